@@ -1,0 +1,204 @@
+"""Submission files: the example's lines in its order, every one of them, and their reader.
+
+A line is `<video>/<number>.jpg,<label row>`; the header is the track's. Lines exist for frames that
+have no crop: they are filled from their neighbours.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from abaw_jax.errors import InputError
+from abaw_jax.evaluation.predictions import Prediction, load_predictions
+from abaw_jax.evaluation.smoothing import Smoothing, smooth_prediction
+from abaw_jax.files import atomic_write
+from abaw_jax.tracks.annotations import parse_rows
+from abaw_jax.tracks.track import Track
+
+
+@dataclasses.dataclass(frozen=True)
+class Locations:
+    """The first column of a submission or example file, in file order.
+
+    text: as written, `video/00001.jpg`. lines: video -> line indices (0-based, below the header)
+    int64 (n,). frames: video -> int32 (n,), the frame of each of these lines.
+    """
+
+    text: list[str]
+    lines: dict[str, np.ndarray]
+    frames: dict[str, np.ndarray]
+
+
+def _read_lines(path: str | os.PathLike, track: Track) -> list[str]:
+    """The lines below a correct header."""
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not text in UTF-8 ({error.reason})") from error
+    lines = text.rstrip().split("\n")
+    header = [name.strip() for name in lines[0].split(",")]
+    if header != track.header.split(","):
+        raise InputError(
+            f"{path}:1: header {lines[0].strip()[:120]!r}; {track.name} has {track.header!r}"
+        )
+    if len(lines) == 1:
+        raise InputError(f"{path}: has no line below its header")
+    return lines[1:]
+
+
+def _locations(texts: list[str], path: str | os.PathLike) -> Locations:
+    """Parse the locations; InputError as file:line if one does not parse or stands twice."""
+    lines: dict[str, list[int]] = {}
+    frames: dict[str, list[int]] = {}
+    for index, text in enumerate(texts):
+        # Video names hold digits, '_' and '-' themselves: only the last '/' and '.' divide.
+        video, _, image = text.rpartition("/")
+        number = image.rpartition(".")[0]
+        if not (video and number.isascii() and number.isdigit() and 1 <= int(number) < 2**31):
+            raise InputError(f"{path}:{index + 2}: {text[:80]!r}; expected <video>/<number>.jpg")
+        lines.setdefault(video, []).append(index)
+        frames.setdefault(video, []).append(int(number))
+    found = Locations(
+        text=texts,
+        lines={video: np.array(rows, np.int64) for video, rows in lines.items()},
+        frames={video: np.array(rows, np.int32) for video, rows in frames.items()},
+    )
+    for video, numbers in found.frames.items():
+        order = np.argsort(numbers, kind="stable")
+        twice = np.flatnonzero(np.diff(numbers[order]) == 0)
+        if len(twice):
+            first, second = found.lines[video][order[twice[0] : twice[0] + 2]]
+            raise InputError(
+                f"{path}:{second + 2}: {texts[second]} stands in line {first + 2} already"
+            )
+    return found
+
+
+def read_example(path: str | os.PathLike, track: Track) -> Locations:
+    """The locations an example file asks for; what stands after them is not looked at.
+
+    Raises InputError as file:line for another track's header, a location that is not
+    `<video>/<number>.jpg`, or one that stands twice.
+    """
+    texts = [line.split(",", 1)[0].strip() for line in _read_lines(path, track)]
+    return _locations(texts, path)
+
+
+def read_submission(
+    path: str | os.PathLike, track: Track
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """A submission by video: frames int32 (n,) ascending, label rows (n, W) of the track's type.
+
+    Raises InputError as file:line for what `read_example` refuses and for a row that is not a valid
+    one of the track.
+    """
+    texts, rows = [], []
+    for index, line in enumerate(_read_lines(path, track)):
+        text, comma, row = line.partition(",")
+        if not comma:
+            raise InputError(f"{path}:{index + 2}: {line.strip()[:80]!r} has no label")
+        texts.append(text.strip())
+        rows.append(row)
+    values = parse_rows(rows, track, path, first_line=2, allow_invalid=False)
+    locations = _locations(texts, path)
+    found = {}
+    for video, lines in locations.lines.items():
+        order = np.argsort(locations.frames[video])
+        found[video] = (locations.frames[video][order], values[lines[order]])
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What a submission was made of: lines, videos, lines filled because their frame had no
+    prediction, and the videos that took the fallback."""
+
+    lines: int
+    videos: int
+    filled: int
+    fallback_videos: tuple[str, ...]
+
+
+def write_submission(
+    path: str | os.PathLike,
+    example: str | os.PathLike,
+    predictions: Mapping[str, Prediction] | str | os.PathLike,
+    track: Track,
+    *,
+    smoothing: Smoothing | None = None,
+    fallback: str | None = None,
+) -> Written:
+    """Write one line for each line of `example`, in its order, whole or not at all.
+
+    predictions: by video, or a prediction folder. smoothing: filter and gap rule (none, linear).
+    fallback: what a video without any predicted frame takes: None refuses it; 'mean', the mean of
+    all predictions; or a class name, on every line. Videos the example does not name are ignored.
+    Raises InputError for a video without prediction, and as `read_example` does.
+    """
+    wanted = read_example(example, track)
+    smoothing = smoothing or Smoothing()
+    if not isinstance(predictions, Mapping):
+        predictions = load_predictions(predictions, track, wanted.lines)
+    absent = [v for v in wanted.lines if v not in predictions or not len(predictions[v].frames)]
+    if absent and fallback is None:
+        raise InputError(
+            f"{example}: names {absent[0]}, of which no frame is predicted ({len(absent)} of "
+            f"{len(wanted.lines)} videos); predict them, or name a fallback: 'mean' or a class"
+        )
+    substitute = _fallback(predictions, track, fallback) if absent else None
+    labels = np.empty((len(wanted.text), track.label_width), track.label_type)
+    filled = 0
+    for video, lines in wanted.lines.items():
+        frames = wanted.frames[video]
+        if video in absent:
+            labels[lines] = track.decode(substitute)
+            filled += len(lines)
+            continue
+        prediction = predictions[video]
+        smooth = smooth_prediction(prediction, int(frames.max()), smoothing)
+        labels[lines] = track.decode(smooth.values)[frames - 1]
+        filled += int((~np.isin(frames, prediction.frames)).sum())
+    with atomic_write(path, "w") as file:
+        file.write(track.header + "\n")
+        file.writelines(
+            f"{text},{track.format_row(row)}\n"
+            for text, row in zip(wanted.text, labels, strict=True)
+        )
+    return Written(len(wanted.text), len(wanted.lines), filled, tuple(absent))
+
+
+def _fallback(predictions: Mapping[str, Prediction], track: Track, rule: str) -> np.ndarray:
+    """Values (1, K) for a video of which nothing is known."""
+    if rule == "mean":
+        values = [p.values for p in predictions.values() if len(p.values)]
+        if not values:
+            raise InputError("fallback 'mean': no frame of any video is predicted")
+        return np.concatenate(values).mean(axis=0, keepdims=True)
+    if rule not in track.classes:
+        raise InputError(f"fallback {rule!r}; expected 'mean' or one of {', '.join(track.classes)}")
+    return (np.array([track.classes]) == rule).astype(np.float32)
+
+
+def check_submission(
+    path: str | os.PathLike, example: str | os.PathLike, track: Track
+) -> dict[str, int]:
+    """Whether `path` holds exactly the example's lines in its order, each with a valid row.
+
+    Returns {'lines', 'videos'}. Raises InputError naming the first line that differs.
+    """
+    read_submission(path, track)
+    wanted = read_example(example, track)
+    found = [line.split(",", 1)[0].strip() for line in _read_lines(path, track)]
+    for index, (have, want) in enumerate(zip(found, wanted.text, strict=False)):
+        if have != want:
+            raise InputError(f"{path}:{index + 2}: {have}; the example has {want} here")
+    if len(found) != len(wanted.text):
+        raise InputError(
+            f"{path}: has {len(found)} lines below its header; the example has {len(wanted.text)}"
+        )
+    return {"lines": len(found), "videos": len(wanted.lines)}

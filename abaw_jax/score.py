@@ -1,0 +1,219 @@
+"""Score predictions against annotations, as the organisers do.
+
+    python -m abaw_jax.score --track EXPR --predictions P --annotations A
+
+P is a folder of <video>.npz predictions or a submission text file. A is a folder of <video>.txt
+annotation files, the challenge's folder, or the folder of all annotations. Every labelled frame of
+every video in A counts, all videos together; P may hold more. A labelled frame that P lacks is an
+error unless --gaps names a rule to fill it; only the row after the last frame, which the organisers
+count and no image has, may be absent, and is then left out.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from abaw_jax.errors import InputError
+from abaw_jax.evaluation.predictions import Prediction, load_predictions
+from abaw_jax.evaluation.report import class_table_text
+from abaw_jax.evaluation.smoothing import GAP_RULES, fill_gaps
+from abaw_jax.evaluation.submission import read_submission
+from abaw_jax.tracks import TRACKS, Summary, Track
+from abaw_jax.tracks.annotations import annotation_files, find_split, read_annotation
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A score and what it counts.
+
+    frames, videos: scored. filled: scored frames that P lacked. last_rows: labelled last rows left
+    out because P has no frame for them.
+    """
+
+    summary: Summary
+    frames: int
+    videos: int
+    filled: int
+    last_rows: int
+
+
+def score_predictions(
+    predictions: Mapping[str, Prediction],
+    labels: Mapping[str, np.ndarray],
+    track: Track,
+    *,
+    gaps: str | None = None,
+    source: str = "predictions",
+) -> Scored:
+    """Score videos together. labels: video -> (rows, W), row i of frame i + 1.
+
+    gaps: None, or a rule of `fill_gaps` for labelled frames without prediction. `source` names the
+    predictions in errors. Raises InputError if a labelled frame is missing and no rule is named, if
+    a labelled video has no prediction at all, or if no row is labelled.
+    """
+    wanted = {video: np.flatnonzero(track.valid(rows)) + 1 for video, rows in labels.items()}
+    wanted = {video: frames for video, frames in wanted.items() if len(frames)}
+    if not wanted:
+        raise InputError(f"no row of the {len(labels)} annotated videos has a {track.name} label")
+    absent = [v for v in wanted if v not in predictions or not len(predictions[v].frames)]
+    if absent:
+        raise InputError(
+            f"{source}: has no frame of {absent[0]}, which is labelled ({len(absent)} of "
+            f"{len(wanted)} labelled videos are missing); predict the whole split"
+        )
+    missing = {v: np.setdiff1d(frames, predictions[v].frames) for v, frames in wanted.items()}
+    last_rows = 0
+    if gaps is None:
+        for video, frames in missing.items():
+            # The organisers count one row more than there are frames: nothing can predict it.
+            if len(frames) and frames[-1] == len(labels[video]):
+                wanted[video], missing[video] = wanted[video][:-1], frames[:-1]
+                last_rows += 1
+        missing = {video: frames for video, frames in missing.items() if len(frames)}
+        if missing:
+            raise InputError(_missing_message(missing, source))
+    parts = []
+    for video, frames in wanted.items():
+        rows = labels[video]
+        if gaps is None:
+            index = np.searchsorted(predictions[video].frames, frames)
+            values = predictions[video].values[index]
+        else:
+            filled = fill_gaps(
+                predictions[video].frames, predictions[video].values, len(rows), gaps
+            )
+            values = filled[frames - 1]
+        parts.append(track.evaluate(track.decode(values), rows[frames - 1]))
+    return Scored(
+        summary=track.summary(sum(parts)),
+        frames=sum(map(len, wanted.values())),
+        videos=sum(len(frames) > 0 for frames in wanted.values()),
+        filled=0 if gaps is None else sum(map(len, missing.values())),
+        last_rows=last_rows,
+    )
+
+
+def _missing_message(missing: Mapping[str, np.ndarray], source: str) -> str:
+    video, frames = next(iter(missing.items()))
+    total = sum(map(len, missing.values()))
+    return (
+        f"{source}: lacks frame {frames[0]} of {video}, which is labelled ({len(frames)} such "
+        f"frames in this video, {total} in {len(missing)} videos); predict them, or name a rule: "
+        f"--gaps {'|'.join(GAP_RULES)}"
+    )
+
+
+def read_predictions(path: str, track: Track, videos: Iterable[str]) -> dict[str, Prediction]:
+    """What a prediction folder or a submission file has of `videos`, by video.
+
+    A submission's rows become values that decode to them, so that gaps fill alike.
+    """
+    if pathlib.Path(path).is_dir():
+        return load_predictions(path, track, videos)
+    if pathlib.Path(path).suffix == ".npz":
+        raise InputError(f"{path}: is one video's predictions; name the folder it lies in")
+    rows = read_submission(path, track)
+    return {v: Prediction(rows[v][0], track.encode(rows[v][1])) for v in videos if v in rows}
+
+
+def _define_flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    names = [track.name for track in TRACKS.values()]
+    flags.DEFINE_enum(
+        "track", None, names, "What is scored.", case_sensitive=False, flag_values=values
+    )
+    flags.DEFINE_string(
+        "predictions", None, "Folder of <video>.npz, or a submission file.", flag_values=values
+    )
+    flags.DEFINE_string("annotations", None, "Folder of annotation files.", flag_values=values)
+    flags.DEFINE_string(
+        "split", "Validation_Set", "Which folder of the annotations.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "gaps", None, GAP_RULES, "Fill labelled frames without prediction.", flag_values=values
+    )
+    flags.DEFINE_bool("json", False, "End with one line of JSON.", flag_values=values)
+    flags.DEFINE_bool("help", False, "Show this help.", flag_values=values)
+    return values
+
+
+def _parse(argv: Sequence[str]) -> flags.FlagValues:
+    values = _define_flags()
+    try:
+        rest = values(argv)
+    except flags.Error as error:
+        raise InputError(" ".join(str(error).split())) from error
+    if values.help:
+        return values
+    if len(rest) > 1:
+        raise InputError(f"unexpected argument {rest[1]!r}; see --help")
+    for name in ("track", "predictions", "annotations"):
+        if not values[name].value:
+            raise InputError(f"--{name} is missing; see --help")
+    return values
+
+
+def _record(scored: Scored, track: Track, options: flags.FlagValues, folder: str) -> dict[str, Any]:
+    summary = scored.summary
+    return {
+        "score": summary.score,
+        "track": track.name,
+        "metrics": dict(summary.metrics),
+        "classes": list(track.classes),
+        "per_class": list(summary.per_class),
+        "confusion": None if summary.confusion is None else summary.confusion.tolist(),
+        "frames": scored.frames,
+        "videos": scored.videos,
+        "filled": scored.filled,
+        "last_rows": scored.last_rows,
+        "gaps": options.gaps,
+        "predictions": options.predictions,
+        "annotations": folder,
+    }
+
+
+def _run(argv: Sequence[str]) -> None:
+    options = _parse(argv)
+    if options.help:
+        print(f"{__doc__}\n{options.get_help(include_special_flags=False)}")
+        return
+    track = TRACKS[options.track.lower()]
+    folder = find_split(options.annotations, track, options.split)
+    labels = {v: read_annotation(f, track) for v, f in annotation_files(folder).items()}
+    predictions = read_predictions(options.predictions, track, labels)
+    scored = score_predictions(
+        predictions, labels, track, gaps=options.gaps, source=options.predictions
+    )
+    print(class_table_text(scored.summary))
+    print(f"\n{scored.frames} labelled frames of {scored.videos} videos")
+    if scored.filled:
+        print(f"{scored.filled} of these frames had no prediction: filled ({options.gaps})")
+    if scored.last_rows:
+        print(f"{scored.last_rows} labelled last rows have no frame: left out")
+    for name, value in scored.summary.metrics.items():
+        if name != track.score_name:
+            print(f"{name} {value:.4f}")
+    print(f"{track.name} {track.score_name} {scored.summary.score:.4f}")
+    if options.json:
+        print(json.dumps(_record(scored, track, options, str(folder)), allow_nan=False))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command (argv[0] is the program's name) and return its exit status: 0, or 2 where
+    what was given is wrong, after one line on standard error."""
+    try:
+        _run(sys.argv if argv is None else argv)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

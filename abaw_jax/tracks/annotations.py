@@ -1,0 +1,145 @@
+"""The organisers' annotation files, read the same way by the corpus reader and by the scorer.
+
+A file `<video>.txt` has one header line, which is skipped without being parsed (for EXPR it holds
+8 names above rows of one integer), then one row per frame: row i, counted from 1, belongs to image
+i. The organisers count one row more than there are frames; rows without an image are kept here.
+"""
+
+import os
+import pathlib
+import re
+
+import numpy as np
+
+from abaw_jax.errors import InputError
+from abaw_jax.tracks.track import Track
+
+
+def read_annotation(path: str | os.PathLike, track: Track) -> np.ndarray:
+    """Label rows of one video: (rows, W) of the track's label type, invalid numbers kept as found.
+
+    Row i (0-based) belongs to frame i + 1. Line ends may be of any system; blank lines are allowed
+    only at the end. Raises InputError as `file:line` for a row of another width, a number that does
+    not parse, or one that is neither in the track's range nor its mark for invalid.
+    """
+    try:
+        # Latin-1 never fails: a stray byte is then reported as a row that does not parse.
+        text = pathlib.Path(path).read_text(encoding="latin-1")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    _, _, body = text.partition("\n")
+    lines = body.rstrip().split("\n")
+    if lines == [""]:
+        raise InputError(f"{path}: has no row below its header line; copy the annotations again")
+    return parse_rows(lines, track, path, first_line=2, allow_invalid=True)
+
+
+def parse_rows(
+    lines: list[str],
+    track: Track,
+    path: str | os.PathLike,
+    *,
+    first_line: int,
+    allow_invalid: bool,
+) -> np.ndarray:
+    """Comma separated label rows -> (len(lines), W); see `read_annotation` for the errors.
+
+    `first_line`: line number of lines[0] in the file `path`. `allow_invalid`: whether the track's
+    mark for unlabelled rows may stand here (in annotations, not in predictions).
+    """
+    width = track.label_width
+    number = int if track.label_type == "int32" else float
+    for index, line in enumerate(lines):
+        if line.count(",") != width - 1:
+            raise InputError(
+                f"{path}:{first_line + index}: {_shown(line)} has {line.count(',') + 1} columns; "
+                f"expected {width} for {track.name}"
+            )
+    tokens = ",".join(lines).split(",")
+    try:
+        values = np.array(list(map(number, tokens)), dtype=np.float64)
+    except (ValueError, OverflowError):
+        values = np.array([_number(token, number) for token in tokens])
+    values = values.reshape(len(lines), width)
+    low, high = track.label_range
+    good = (values >= low) & (values <= high)  # False for NaN
+    if allow_invalid:
+        good |= values == track.invalid
+    if not good.all():
+        bad = int(np.argmin(good.all(axis=1)))
+        unlabelled = f", or {track.invalid:g} for no label" if allow_invalid else ""
+        kind = "integers" if number is int else "numbers"
+        raise InputError(
+            f"{path}:{first_line + bad}: {_shown(lines[bad])}; {track.name} rows hold {kind} "
+            f"from {low:g} to {high:g}{unlabelled}"
+        )
+    return values.astype(track.label_type)
+
+
+def _shown(line: str) -> str:
+    """A row as an error message quotes it."""
+    return repr(line.strip()[:80]) if line.strip() else "an empty row"
+
+
+def _number(token: str, number: type) -> float:
+    """The token's value, NaN where it is not a number of that type."""
+    try:
+        return float(number(token))
+    except (ValueError, OverflowError):
+        return float("nan")
+
+
+def annotation_files(folder: str | os.PathLike) -> dict[str, pathlib.Path]:
+    """Video name -> its `<video>.txt`, sorted by name; hidden files (`._x`, `.DS_Store`) are left.
+
+    Raises InputError if there is none.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+    files = {
+        name.removesuffix(".txt"): folder / name
+        for name in names
+        if name.endswith(".txt") and not name.startswith(".")
+    }
+    if not files:
+        raise InputError(f"{folder}: holds no <video>.txt; name the folder of annotation files")
+    return files
+
+
+def find_split(annotations: str | os.PathLike, track: Track, split: str) -> pathlib.Path:
+    """The folder of annotation files of one split ('Train_Set', 'Validation_Set') of a track.
+
+    `annotations` is that folder, its parent (`EXPR_Recognition_Challenge`), or the folder above
+    (`6th ABAW Annotations`). The challenge's folder is known by its first part alone, as its name
+    differs between the years (`EXPR_Recognition_Challenge`, `EXPR_Classification_Challenge`,
+    `EXPR_Set`). Raises InputError if no folder fits, or if several do.
+    """
+    root = pathlib.Path(annotations)
+    try:
+        names = sorted(os.listdir(root))
+    except OSError as error:
+        raise InputError(
+            f"{root}: cannot be read ({error.strerror}); name the folder of {track.name} "
+            "annotations"
+        ) from error
+    if (root / split).is_dir():
+        return root / split
+    # 'VA' must not match 'Validation_Set', so the prefix ends at an underscore or with the name.
+    prefix = re.compile(rf"{re.escape(track.folder_prefix)}(_|$)", re.IGNORECASE)
+    found = [name for name in names if prefix.match(name) and (root / name / split).is_dir()]
+    if len(found) > 1:
+        raise InputError(
+            f"{root}: {', '.join(found)} all hold {track.name} {split}; name one of them"
+        )
+    if found:
+        return root / found[0] / split
+    # Last, as a note or a list of videos may lie beside the folders.
+    if any(name.endswith(".txt") and not name.startswith(".") for name in names):
+        return root
+    raise InputError(
+        f"{root}: holds neither {split}, nor {track.folder_prefix}_*/{split}, nor <video>.txt "
+        f"files; name the folder of {track.name} annotations"
+    )
