@@ -1,0 +1,43 @@
+"""One module a corpus: its published layout on disk -> splits of videos for the records."""
+
+import difflib
+import inspect
+
+from abaw_jax.data.corpora import affwild2, fer2013, image_folder, rafdb
+from abaw_jax.data.records import Split
+from abaw_jax.errors import InputError
+
+CORPORA = {
+    "affwild2": affwild2.read,
+    "image_folder": image_folder.read,
+    "fer2013": fer2013.read,
+    "rafdb": rafdb.read,
+}
+
+
+def read_corpus(kind: str, **arguments) -> list[Split]:
+    """Read a corpus by the name and the keys that a config gives.
+
+    Args:
+      kind: a key of `CORPORA`.
+      **arguments: the arguments of that corpus's `read`.
+
+    Raises:
+      InputError: an unknown corpus or key (with the nearest known one), a missing key, and what
+        the corpus's own `read` raises.
+    """
+    if kind not in CORPORA:
+        raise InputError(f"corpus kind {kind!r}: is unknown{_known(kind, list(CORPORA))}")
+    parameters = inspect.signature(CORPORA[kind]).parameters
+    for key in arguments:
+        if key not in parameters:
+            raise InputError(f"corpus {kind}: unknown key {key!r}{_known(key, list(parameters))}")
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in arguments:
+            raise InputError(f"corpus {kind}: key {key!r} is missing; give it a value")
+    return CORPORA[kind](**arguments)
+
+
+def _known(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(str(name), known, 1)
+    return f"{f', nearest is {near[0]!r}' if near else ''}; known: {', '.join(known)}"
