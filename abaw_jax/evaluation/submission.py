@@ -6,7 +6,6 @@ have no crop: they are filled from their neighbours.
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,7 +14,7 @@ from abaw_jax.errors import InputError
 from abaw_jax.evaluation.predictions import Prediction, load_predictions
 from abaw_jax.evaluation.smoothing import Smoothing, smooth_prediction
 from abaw_jax.files import atomic_write
-from abaw_jax.tracks.annotations import parse_rows
+from abaw_jax.tracks.annotations import parse_rows, read_lines
 from abaw_jax.tracks.track import Track
 
 
@@ -34,13 +33,7 @@ class Locations:
 
 def _read_lines(path: str | os.PathLike, track: Track) -> list[str]:
     """The lines below a correct header."""
-    try:
-        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not text in UTF-8 ({error.reason})") from error
-    lines = text.rstrip().split("\n")
+    lines = read_lines(path)
     header = [name.strip() for name in lines[0].split(",")]
     if header != track.header.split(","):
         raise InputError(

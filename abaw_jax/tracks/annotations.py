@@ -22,16 +22,26 @@ def read_annotation(path: str | os.PathLike, track: Track) -> np.ndarray:
     only at the end. Raises InputError as `file:line` for a row of another width, a number that does
     not parse, or one that is neither in the track's range nor its mark for invalid.
     """
-    try:
-        # Latin-1 never fails: a stray byte is then reported as a row that does not parse.
-        text = pathlib.Path(path).read_text(encoding="latin-1")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    _, _, body = text.partition("\n")
-    lines = body.rstrip().split("\n")
-    if lines == [""]:
+    # A stray byte in the header is nobody's concern, one below is a row that does not parse.
+    lines = read_lines(path, errors="replace")[1:]
+    if not lines:
         raise InputError(f"{path}: has no row below its header line; copy the annotations again")
     return parse_rows(lines, track, path, first_line=2, allow_invalid=True)
+
+
+def read_lines(path: str | os.PathLike, errors: str = "strict") -> list[str]:
+    """The lines of a text file in UTF-8 without the blank ones at its end; at least one.
+
+    Line ends may be of any system, and a byte order mark is dropped. errors: as in `bytes.decode`.
+    Raises InputError if the file cannot be read or, with 'strict', is not in UTF-8.
+    """
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8-sig", errors=errors)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not text in UTF-8 ({error.reason})") from error
+    return text.rstrip().split("\n")
 
 
 def parse_rows(
@@ -109,13 +119,13 @@ def annotation_files(folder: str | os.PathLike) -> dict[str, pathlib.Path]:
     return files
 
 
-def find_split(annotations: str | os.PathLike, track: Track, split: str) -> pathlib.Path:
-    """The folder of annotation files of one split ('Train_Set', 'Validation_Set') of a track.
+def split_folder(annotations: str | os.PathLike, track: Track, split: str) -> pathlib.Path | None:
+    """The folder of one split ('Train_Set', 'Validation_Set') of a track, None if there is none.
 
-    `annotations` is that folder, its parent (`EXPR_Recognition_Challenge`), or the folder above
+    `annotations` is the split's parent (`EXPR_Recognition_Challenge`) or the folder above
     (`6th ABAW Annotations`). The challenge's folder is known by its first part alone, as its name
     differs between the years (`EXPR_Recognition_Challenge`, `EXPR_Classification_Challenge`,
-    `EXPR_Set`). Raises InputError if no folder fits, or if several do.
+    `EXPR_Set`). Raises InputError if several fit.
     """
     root = pathlib.Path(annotations)
     try:
@@ -134,10 +144,19 @@ def find_split(annotations: str | os.PathLike, track: Track, split: str) -> path
         raise InputError(
             f"{root}: {', '.join(found)} all hold {track.name} {split}; name one of them"
         )
-    if found:
-        return root / found[0] / split
+    return root / found[0] / split if found else None
+
+
+def find_split(annotations: str | os.PathLike, track: Track, split: str) -> pathlib.Path:
+    """`split_folder`, or `annotations` itself where it holds the annotation files.
+
+    Raises InputError if no folder fits, or if several do.
+    """
+    root = pathlib.Path(annotations)
+    if found := split_folder(root, track, split):
+        return found
     # Last, as a note or a list of videos may lie beside the folders.
-    if any(name.endswith(".txt") and not name.startswith(".") for name in names):
+    if any(path.suffix == ".txt" and not path.name.startswith(".") for path in root.iterdir()):
         return root
     raise InputError(
         f"{root}: holds neither {split}, nor {track.folder_prefix}_*/{split}, nor <video>.txt "

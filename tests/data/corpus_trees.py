@@ -9,8 +9,9 @@ import simplejpeg
 from abaw_jax.data import records
 from abaw_jax.data.corpora import affwild2
 from abaw_jax.data.records import Split, Video
+from abaw_jax.tracks import EXPR
 
-HEADER = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
+HEADER = ",".join(EXPR.classes)
 
 
 def jpeg(value: int = 0, size: int = 16) -> bytes:
@@ -55,6 +56,12 @@ class AffWild2:
             "test_example": self.example if self.example.exists() else "",
         }
         return found
+
+    @property
+    def texts(self) -> dict:
+        """`arguments` as a config gives them."""
+        roots = tuple(map(str, self.roots))
+        return {k: roots if k == "image_roots" else str(v) for k, v in self.arguments.items()}
 
     def images(self, video: str, frames, which: int = 0) -> list[pathlib.Path]:
         folder = self.roots[which] / video

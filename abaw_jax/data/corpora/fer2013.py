@@ -56,11 +56,11 @@ def _read_csv(path: pathlib.Path) -> list[Split]:
             missing = [n for n in ("emotion", "pixels", "usage") if n not in header]
             if missing:
                 raise InputError(
-                    f"{path}: line 1: no column {missing[0]!r}; expected emotion,pixels,Usage"
+                    f"{path}:1: no column {missing[0]!r}; expected emotion,pixels,Usage"
                 )
             at = [header.index(name) for name in ("emotion", "pixels", "usage")]
             for row in rows:
-                where = f"{path}: line {rows.line_num}"
+                where = f"{path}:{rows.line_num}"
                 if len(row) != len(header):
                     raise InputError(f"{where}: {len(row)} columns, expected {len(header)}")
                 emotion, pixels, usage = (row[i].strip() for i in at)

@@ -10,28 +10,22 @@ import numpy as np
 
 from abaw_jax.data.records import Split, Video
 from abaw_jax.errors import InputError
+from abaw_jax.tracks import EXPR
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
-# The expressions' places in the challenge's order: Neutral, Anger, Disgust, Fear, Happiness,
-# Sadness, Surprise, Other. Data sets name them by noun or by adjective.
-EXPRESSIONS = {
-    "neutral": 0,
-    "neutrality": 0,
-    "anger": 1,
-    "angry": 1,
-    "disgust": 2,
-    "disgusted": 2,
-    "fear": 3,
-    "fearful": 3,
-    "happiness": 4,
-    "happy": 4,
-    "sadness": 5,
-    "sad": 5,
-    "surprise": 6,
-    "surprised": 6,
-    "other": 7,
+ALIASES = {
+    "neutrality": "Neutral",
+    "angry": "Anger",
+    "disgusted": "Disgust",
+    "fearful": "Fear",
+    "happy": "Happiness",
+    "sad": "Sadness",
+    "surprised": "Surprise",
 }
+# The classes in the challenge's order, by every name that data sets give them, in small letters.
+EXPRESSIONS = {name.lower(): label for label, name in enumerate(EXPR.classes)}
+EXPRESSIONS |= {alias: EXPR.classes.index(name) for alias, name in ALIASES.items()}
 
 SPLITS = {
     "train": "train",
@@ -96,7 +90,7 @@ def image_set(
     frames = [(n, image) for n, (image, _) in enumerate(images, start=1)]
     labels = {}
     if images and images[0][1] is not None:
-        labels = {"expr": np.array([[label] for _, label in images], np.int32)}
+        labels = {EXPR.key: np.array([[label] for _, label in images], EXPR.label_type)}
     return Split(name, [Video("", frames, len(frames), labels)], skipped)
 
 
@@ -162,8 +156,7 @@ def _read_classes(folder: pathlib.Path) -> tuple[list[tuple[str, int]], dict[str
             raise InputError(
                 f"{inner}: {inner.name!r} is no expression"
                 f"{f', nearest is {near[0]!r}' if near else ''}; expected folders named "
-                "Neutral, Anger, Disgust, Fear, Happiness, Sadness, Surprise, Other: rename it or "
-                "move it away"
+                f"{', '.join(EXPR.classes)}: rename it or move it away"
             )
         label = EXPRESSIONS[name]
         if label in seen:

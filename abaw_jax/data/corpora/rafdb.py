@@ -39,7 +39,7 @@ def read(root: str | os.PathLike) -> list[Split]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        where, parts = f"{listing}: line {number}", line.split()
+        where, parts = f"{listing}:{number}", line.split()
         if len(parts) != 2 or parts[1] not in ("1", "2", "3", "4", "5", "6", "7"):
             raise InputError(f"{where}: {line.strip()!r}; expected `train_00001.jpg 5`, 1 to 7")
         stem, _, _ = parts[0].rpartition(".")
