@@ -1,0 +1,96 @@
+"""What a step optimises: one frozen dataclass of pure functions.
+
+The loop, the step and the checkpoints see nothing but a Task, so whatever can be written as one
+(masked reconstruction, labels of frames, labels of sequences) is trained by the same code.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from abaw_jax.tracks.track import Track
+from abaw_jax.training.losses import class_weight_of
+
+
+class Aux(NamedTuple):
+    """What a loss gives besides its sum.
+
+    weight: scalar; the loss of a batch is loss_sum / weight, both summed over the global batch.
+    metrics: name -> (sum, weight), reported as sum / weight; arrays are sufficient statistics.
+    model_state: the new running statistics, {} for models without any.
+    """
+
+    weight: jax.Array
+    metrics: dict[str, tuple[jax.Array, jax.Array]]
+    model_state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Pure functions of arrays; a batch is a dict of arrays whose first axis is the example.
+
+    init: (key, batch) -> (params, model_state); only the shapes of the batch matter.
+        model_state is {} or {'batch_stats': ...}.
+    loss: (params, model_state, batch, rngs, train) -> (loss_sum, Aux); rngs holds one key for each
+        name in `training.rng.STREAMS`. Sums, never means: the step divides once, by the sum of the
+        weights, so that neither micro-batches nor devices change the value.
+    predict: (params, model_state, batch) -> dict of arrays with the batch's first axis.
+    """
+
+    init: Callable[..., tuple[Any, Any]]
+    loss: Callable[..., tuple[jax.Array, Aux]]
+    predict: Callable[..., dict[str, jax.Array]]
+
+
+def normalise_pixels(images: jax.Array, mean: Any, std: Any) -> jax.Array:
+    """uint8 (B, S, S, 3) -> float32, (x / 255 - mean) / std per channel, inside the step.
+
+    Images travel to the device as bytes, a quarter of what floats would take.
+    """
+    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    return images.astype(jnp.float32) * (1 / (255 * std)) - mean / std
+
+
+def confusion_counts(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
+    """Counts (C, C), rows true and columns predicted, of logits (..., C) and int labels (...).
+
+    weight (...) is 0 for rows that do not count; their labels may be anything.
+    """
+    classes = logits.shape[-1]
+    true = jax.nn.one_hot(labels.reshape(-1), classes) * weight.reshape(-1, 1)
+    predicted = jax.nn.one_hot(logits.argmax(-1).reshape(-1), classes)
+    # Counts must be exact: on accelerators the default product rounds to bfloat16 or TF32.
+    return jnp.matmul(true.T, predicted, precision=jax.lax.Precision.HIGHEST)
+
+
+def row_weight(labels, valid, class_weights) -> jax.Array:
+    """What each row (..., W) adds to the normaliser: its class's weight or 1, 0 if not valid."""
+    index = jnp.where(valid, labels[..., 0], 0).astype(jnp.int32)
+    return jnp.where(valid, class_weight_of(index, class_weights), 0.0)
+
+
+def class_metrics(track: Track, logits, labels, valid) -> dict[str, Any]:
+    """Accuracy and confusion counts of a track with one class a row; {} for any other track."""
+    if track.label_type != "int32" or track.label_width != 1:
+        return {}
+    weight = valid.astype(jnp.float32)
+    right = (logits.argmax(-1) == labels[..., 0]) * weight
+    confusion = confusion_counts(logits, labels[..., 0], weight)
+    return {
+        "accuracy": (right.sum(), weight.sum()),
+        "confusion": (confusion, jnp.float32(1)),
+    }
+
+
+def loss_options(class_weights, label_smoothing: float) -> dict[str, Any]:
+    """The options that were asked for: a track's loss need not know those that were not."""
+    options: dict[str, Any] = {}
+    if class_weights is not None:
+        options["class_weights"] = tuple(class_weights)
+    if label_smoothing:
+        options["label_smoothing"] = label_smoothing
+    return options

@@ -1,0 +1,1 @@
+"""Training: one loop, one step, whatever the task."""
