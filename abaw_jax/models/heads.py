@@ -1,0 +1,84 @@
+"""What stands on top of an encoder: the pooled frame classifier and the per-frame sequence head."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from abaw_jax.models.layers import LayerNorm
+from abaw_jax.models.vit import ViT
+
+
+class MaskedBatchNorm(nn.Module):
+    """BatchNorm over the rows of (..., D) where `mask` (...) is True: momentum 0.1, eps 1e-5.
+
+    Padded and invalid rows get normalised too but do not enter the statistics. As in torch, the
+    batch is normalised by the biased variance while the running one takes the unbiased. With no
+    valid row the running statistics are used and left as they are.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, mask, *, train: bool = False):
+        width = x.shape[-1]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (width,))
+        variance = self.variable("batch_stats", "var", jnp.ones, (width,))
+        scale = self.param("scale", nn.initializers.ones, (width,))
+        bias = self.param("bias", nn.initializers.zeros, (width,))
+        used_mean, used_variance = mean.value, variance.value
+        if train:
+            rows = x.astype(jnp.float32)
+            weight = mask[..., None].astype(jnp.float32)
+            axes = tuple(range(x.ndim - 1))
+            count = weight.sum()
+            some = count > 0
+            batch_mean = (rows * weight).sum(axes) / jnp.maximum(count, 1)
+            centred = (rows - batch_mean) * weight
+            batch_variance = jnp.square(centred).sum(axes) / jnp.maximum(count, 1)
+            used_mean = jnp.where(some, batch_mean, used_mean)
+            used_variance = jnp.where(some, batch_variance, used_variance)
+            if not self.is_initializing():
+                unbiased = used_variance * count / jnp.maximum(count - 1, 1)
+                unbiased = jnp.where(some, unbiased, variance.value)
+                mean.value = 0.9 * mean.value + 0.1 * jax.lax.stop_gradient(used_mean)
+                variance.value = 0.9 * variance.value + 0.1 * jax.lax.stop_gradient(unbiased)
+        normalised = (x.astype(jnp.float32) - used_mean) * jax.lax.rsqrt(used_variance + 1e-5)
+        return (normalised * scale + bias).astype(self.dtype)
+
+
+class FrameClassifier(nn.Module):
+    """ViT, pooled, normed and projected: images (B, S, S, 3) -> logits (B, C), features (B, D).
+
+    pooling "mean": mean of the patch tokens, then LayerNorm `fc_norm` (MAE's `global_pool`);
+    "cls": the CLS token, then the same norm. Logits are float32.
+    """
+
+    encoder: ViT
+    outputs: int
+    pooling: str = "mean"
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, images, *, train: bool = False):
+        tokens = self.encoder(images, train=train)
+        pooled = {"mean": lambda: tokens[:, 1:].mean(axis=1), "cls": lambda: tokens[:, 0]}
+        features = LayerNorm(epsilon=1e-6, name="fc_norm")(pooled[self.pooling]())
+        dropped = nn.Dropout(self.dropout, deterministic=not train)(features)
+        # A head that starts near zero, as in MAE's fine-tuning code: first steps leave the
+        # pre-trained encoder alone.
+        init = nn.initializers.truncated_normal(2e-5)
+        return nn.Dense(self.outputs, kernel_init=init, name="head")(dropped), features
+
+
+class SequenceHead(nn.Module):
+    """Per frame Linear(D, hidden) - BatchNorm - Linear(hidden, C): (B, T, D) -> (B, T, C)."""
+
+    hidden: int
+    outputs: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, mask, *, train: bool = False):
+        x = nn.Dense(self.hidden, dtype=self.dtype, name="fc1")(x)
+        x = MaskedBatchNorm(self.dtype, name="norm")(x, mask, train=train)
+        return nn.Dense(self.outputs, name="fc2")(x)

@@ -1,0 +1,143 @@
+"""Layers shared by the models, and the names of array axes used in their docstrings.
+
+B batch   T time   N tokens   D width   H heads   C classes   M modalities   P pixels of a patch
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+
+xavier = nn.initializers.xavier_uniform()
+
+# Variance from the centred values, as in torch: Flax's default, E[x^2] - E[x]^2, loses digits where
+# a token's mean is large beside its spread, and is no faster on CPU.
+LayerNorm = partial(nn.LayerNorm, use_fast_variance=False)
+
+
+def exact_gelu(x: jax.Array) -> jax.Array:
+    """GELU by the error function, as in torch.nn.GELU(); JAX's default is the tanh form.
+
+    In float32 by erf as torch does: XLA:CPU takes a third of a step for the erfc that jax.nn.gelu
+    calls. In bfloat16 by erfc: 1 + erf would round the negative tail to zero.
+    """
+    if x.dtype == jnp.float32:
+        return 0.5 * x * (1.0 + jax.lax.erf(x * np.float32(np.sqrt(0.5))))
+    return jax.nn.gelu(x, approximate=False)
+
+
+def sincos_1d(positions: np.ndarray, width: int) -> np.ndarray:
+    """Sine and cosine of each position at width/2 frequencies, sines first.
+
+    positions (N,) -> (N, width) float32; `width` must be even. Vaswani et al. 2017, section 3.5,
+    with the halves concatenated instead of interleaved as in MAE's public code.
+    """
+    if width % 2:
+        raise ValueError(f"sin-cos positions need an even width, got {width}")
+    omega = 1.0 / 10000 ** (np.arange(width // 2, dtype=np.float64) / (width / 2))
+    angles = np.outer(positions, omega)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+def sincos_2d(grid: int, width: int) -> np.ndarray:
+    """Fixed positions of a grid x grid image of patches, with a zero row for the CLS token.
+
+    Returns (1 + grid**2, width) float32. The first half of the columns encodes the patch's
+    column (width before height), as in MAE (He et al. 2022) and its public code.
+    """
+    rows, columns = np.divmod(np.arange(grid * grid), grid)
+    table = np.concatenate([sincos_1d(columns, width // 2), sincos_1d(rows, width // 2)], axis=1)
+    return np.concatenate([np.zeros((1, width), np.float32), table])
+
+
+def alibi(length: int, heads: int) -> np.ndarray:
+    """Bias of attention towards near neighbours, -slope |i - j|: (H, T, T) float32.
+
+    Attention with linear biases (Press et al. 2022), both directions; head h of H has the slope
+    2 ** (-8 h / H), h from 1.
+    """
+    slopes = 2.0 ** (-8.0 * np.arange(1, heads + 1) / heads)
+    distance = np.abs(np.subtract.outer(np.arange(length), np.arange(length)))
+    return (-slopes[:, None, None] * distance).astype(np.float32)
+
+
+def attention(query, key, value, mask=None, bias=None, dropout=lambda weights: weights):
+    """Scaled dot-product attention, softmax in float32. Vaswani et al. 2017, equation 1.
+
+    query, key, value (B, H, N, D/H); mask (B, N) bool, True where a key may be attended to, or
+    None; bias (H, N, N), added to the logits, or None; `dropout` is applied to the weights.
+    Returns (B, H, N, D/H). An example whose mask is False everywhere attends evenly to all its
+    keys, so that padding alone makes no NaN.
+    """
+    scale = query.shape[-1] ** -0.5
+    logits = jnp.einsum("bhqd,bhkd->bhqk", query * scale, key).astype(jnp.float32)
+    if bias is not None:
+        logits = logits + bias
+    if mask is not None:
+        logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
+    weights = dropout(jax.nn.softmax(logits, axis=-1)).astype(value.dtype)
+    return jnp.einsum("bhqk,bhkd->bhqd", weights, value)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with one fused projection: (B, N, D) -> (B, N, D).
+
+    `dropout` acts on the attention weights, as in torch.nn.MultiheadAttention.
+    """
+
+    heads: int
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, mask=None, bias=None, *, train: bool = False):
+        width = x.shape[-1]
+        if width % self.heads:
+            raise ValueError(f"width {width} is not a multiple of {self.heads} heads")
+        features = (3, self.heads, width // self.heads)
+        qkv = nn.DenseGeneral(features, kernel_init=xavier, dtype=self.dtype, name="qkv")(x)
+        # Split, not indexed: its gradient is one concatenation instead of three padded sums.
+        parts = jnp.split(qkv, 3, axis=2)
+        query, key, value = (rearrange(part, "b n 1 h d -> b h n d") for part in parts)
+        dropout = nn.Dropout(self.dropout, deterministic=not train)
+        out = attention(query, key, value, mask, bias, dropout)
+        out = rearrange(out, "b h n d -> b n h d")
+        return nn.DenseGeneral(
+            width, axis=(-2, -1), kernel_init=xavier, dtype=self.dtype, name="proj"
+        )(out)
+
+
+class Mlp(nn.Module):
+    """Dense - activation - dropout - Dense: (..., D) -> (..., D)."""
+
+    hidden: int
+    activation: str = "gelu"
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, *, train: bool = False):
+        activation = {"gelu": exact_gelu, "relu": jax.nn.relu}[self.activation]
+        h = activation(nn.Dense(self.hidden, kernel_init=xavier, dtype=self.dtype, name="fc1")(x))
+        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        return nn.Dense(x.shape[-1], kernel_init=xavier, dtype=self.dtype, name="fc2")(h)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops the whole branch of an example with probability `rate`.
+
+    Huang et al. 2016; what is kept is scaled by 1 / (1 - rate). Random stream "drop_path".
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x, *, train: bool = False):
+        if not train or self.rate == 0.0:
+            return x
+        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+        kept = jax.random.bernoulli(self.make_rng("drop_path"), 1.0 - self.rate, shape)
+        return jnp.where(kept, x / (1.0 - self.rate), 0.0).astype(x.dtype)

@@ -1,0 +1,54 @@
+"""Sequence model: features of frames in, logits of frames out."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from abaw_jax.models.heads import SequenceHead
+from abaw_jax.models.layers import alibi, sincos_1d
+from abaw_jax.models.transformer import TemporalEncoder
+
+POSITIONS = ("none", "sincos", "alibi")
+
+
+class SequenceModel(nn.Module):
+    """1x1 projection, positions, temporal encoder, per-frame head.
+
+    positions: "none" (attention sees frames as a set), "sincos" (added to the projection) or
+    "alibi" (a bias of attention towards near frames). `feature_dropout` acts on the features.
+
+    features (B, T, D), mask (B, T) bool (False = padding), counted (B, T) bool (which rows enter
+    the head's BatchNorm statistics; by default those of `mask`) -> logits (B, T, C) float32.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    mlp_width: int
+    head_width: int
+    outputs: int
+    dropout: float = 0.0
+    activation: str = "relu"
+    positions: str = "none"
+    feature_dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features, mask, counted=None, *, train: bool = False):
+        if self.positions not in POSITIONS:
+            raise ValueError(f"positions {self.positions!r}; expected one of {POSITIONS}")
+        length, bias = features.shape[1], None
+        x = nn.Dropout(self.feature_dropout, deterministic=not train)(features)
+        x = nn.Dense(self.width, dtype=self.dtype, name="project")(x)
+        if self.positions == "sincos":
+            x = x + jnp.asarray(sincos_1d(np.arange(length), self.width), self.dtype)
+        if self.positions == "alibi":
+            bias = alibi(length, self.heads)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = TemporalEncoder(
+            self.depth, self.heads, self.mlp_width, self.dropout, self.activation, self.dtype,
+            name="encoder",
+        )(x, mask, bias, train=train)  # fmt: skip
+        counted = mask if counted is None else counted
+        head = SequenceHead(self.head_width, self.outputs, self.dtype, name="head")
+        return head(x, counted, train=train)

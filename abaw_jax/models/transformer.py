@@ -1,0 +1,54 @@
+"""The post-norm transformer encoder over time (Vaswani et al. 2017) with torch's defaults.
+
+`torch.nn.TransformerEncoderLayer`: LayerNorm eps 1e-5 after each residual sum, dropout on the
+attention weights, after the attention, inside and after the feed-forward part.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from abaw_jax.models.layers import LayerNorm, Mlp, SelfAttention
+
+
+class PostNormBlock(nn.Module):
+    """One encoder layer: x (B, T, D), mask (B, T) bool or None -> (B, T, D)."""
+
+    heads: int
+    mlp_width: int
+    dropout: float = 0.0
+    activation: str = "relu"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, mask=None, bias=None, *, train: bool = False):
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        attend = SelfAttention(self.heads, self.dropout, self.dtype, name="attn")
+        h = attend(x, mask, bias, train=train)
+        x = LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm1")(x + drop(h))
+        h = Mlp(self.mlp_width, self.activation, self.dropout, self.dtype, name="mlp")(
+            x, train=train
+        )
+        return LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm2")(x + drop(h))
+
+
+class TemporalEncoder(nn.Module):
+    """`depth` post-norm layers: x (B, T, D), mask (B, T) bool (False = padding) -> (B, T, D).
+
+    bias (H, T, T) is added to the logits of every layer's attention, None for none.
+    """
+
+    depth: int
+    heads: int
+    mlp_width: int
+    dropout: float = 0.0
+    activation: str = "relu"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, mask=None, bias=None, *, train: bool = False):
+        for i in range(self.depth):
+            x = PostNormBlock(
+                self.heads, self.mlp_width, self.dropout, self.activation, self.dtype,
+                name=f"layers_{i}",
+            )(x, mask, bias, train=train)  # fmt: skip
+        return x
