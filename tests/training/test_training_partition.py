@@ -29,7 +29,7 @@ def model_params() -> dict:
     vit = ViT(image_size=224, patch_size=16, **SIZES["B"])
     images, features = jnp.zeros((1, 224, 224, 3)), jnp.zeros((1, 100, 768))
     sequence = SequenceModel(
-        width=512, depth=8, heads=4, mlp_width=512, head_width=256, outputs=8, positions=True
+        width=512, depth=8, heads=4, mlp_width=512, head_width=256, outputs=8, positions="sincos"
     )
     calls = {
         "mae": (MAE(vit), images, jnp.zeros((1, 196))),
