@@ -1,0 +1,131 @@
+"""Trained models out of the package: an archive of arrays and JSON, and a portable program.
+
+An exported folder holds
+
+    model.safetensors   the weights
+    config.json         everything else a prediction needs: architecture, class names, crop
+                        geometry, pixel normalisation, smoothing
+    model.stablehlo     the prediction as a `jax.export` program of (weights, inputs), for CPU, GPU
+                        and TPU, any number of examples at a time. JAX keeps such programs readable
+                        for six months only; the two files above are the archive
+    README.md           the model card
+"""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from abaw_jax.errors import InputError
+from abaw_jax.files import atomic_write
+from abaw_jax.interop.archive import check_variables, load_model, save_model
+from abaw_jax.stages.parts import make_finetune_task, make_sequence_task
+from abaw_jax.tasks.task import Task
+from abaw_jax.tracks import TRACKS
+
+PROGRAM = "model.stablehlo"
+PLATFORMS = ("cpu", "cuda", "tpu")
+Predict = Callable[[dict[str, Any]], dict[str, np.ndarray]]
+
+
+def make_task(config: dict[str, Any], source: object) -> Task:
+    """The task of a `config.json`. Raises InputError, naming `source`, for one that has none."""
+    makers = {"frame_classifier": make_finetune_task, "sequence_model": make_sequence_task}
+    kind, track = config.get("kind"), str(config.get("track", "")).lower()
+    if kind not in makers or track not in TRACKS:
+        raise InputError(
+            f"{source}: kind {kind!r} of track {config.get('track')!r}; expected one of "
+            f"{', '.join(makers)} of {', '.join(TRACKS)}"
+        )
+    if tuple(config["classes"]) != TRACKS[track].classes:
+        raise InputError(
+            f"{source}: classes {config['classes']}; this version has {TRACKS[track].classes}"
+        )
+    return makers[kind](ml_collections.ConfigDict(config), TRACKS[track])
+
+
+def example_inputs(config: dict[str, Any], batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of what a model is given: `batch` images, or windows of features with their mask."""
+    if config["kind"] == "frame_classifier":
+        size = config["image"]["size"]
+        return {"image": jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)}
+    length, width = config["sequence"]["length"], config["features"]["width"]
+    return {
+        "features": jax.ShapeDtypeStruct((batch, length, width), jnp.float32),
+        "mask": jax.ShapeDtypeStruct((batch, length), jnp.bool_),
+    }
+
+
+def save_export(
+    folder: pathlib.Path,
+    variables: dict[str, Any],
+    config: dict[str, Any],
+    card: str,
+    *,
+    stablehlo: bool = True,
+) -> None:
+    """Write all files of an exported model; `config.json` comes last but for the program."""
+    task = make_task(config, folder)
+    save_model(folder, variables, config)
+    with atomic_write(folder / "README.md", "w") as file:
+        file.write(card)
+    if not stablehlo:
+        return
+    (batch,) = jax.export.symbolic_shape("b")
+    program = jax.export.export(jax.jit(_prediction(task)), platforms=PLATFORMS)(
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), variables),
+        example_inputs(config, batch),
+    )
+    with atomic_write(folder / PROGRAM) as file:
+        file.write(program.serialize())
+
+
+def load_predict(folder: pathlib.Path) -> Predict:
+    """The prediction of an exported folder, built from its weights and config by this package.
+
+    Takes what `example_inputs` describes as NumPy arrays and returns NumPy arrays.
+    """
+    variables, config = load_model(folder)
+    task = make_task(config, folder / "config.json")
+    shapes = example_inputs(config, 1)
+    expected = jax.eval_shape(
+        lambda key: task.init(key, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)),
+        jax.random.key(0),
+    )
+    check_variables(variables, {"params": expected[0], **expected[1]}, folder)
+    return _numpy_predict(jax.jit(_prediction(task)), variables)
+
+
+def load_program(folder: pathlib.Path) -> Predict:
+    """The same prediction from the program on disk: needs JAX but none of this package's models."""
+    variables, _ = load_model(folder)
+    path = folder / PROGRAM
+    try:
+        program = jax.export.deserialize(bytearray(path.read_bytes()))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); export it again") from error
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: is no program ({reason}); export it again") from error
+    return _numpy_predict(program.call, variables)
+
+
+def _prediction(task: Task) -> Callable[..., dict[str, jax.Array]]:
+    def prediction(variables, inputs):
+        state = {k: v for k, v in variables.items() if k != "params"}
+        return task.predict(variables["params"], state, inputs)
+
+    return prediction
+
+
+def _numpy_predict(function: Callable, variables: Any) -> Predict:
+    variables = jax.tree.map(jnp.asarray, variables)
+
+    def predict(inputs):
+        return jax.device_get(function(variables, jax.tree.map(jnp.asarray, inputs)))
+
+    return predict

@@ -1,0 +1,275 @@
+"""A recipe: the stages of one system on one track, run in order, each once.
+
+The work directory holds `config.json`, `results.json` and one folder a stage:
+
+    <stage>/stage.json      what the stage was started with: its config sections and its inputs
+    <stage>/results.json    written last; a stage that has it is finished and is skipped
+    <stage>/...             what the stage makes (see its module in abaw_jax/stages)
+
+A stage that was interrupted goes on where it stood. A stage whose config or inputs differ from
+those it was started with stops the run and says what differs, unless `redo` is asked for.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import importlib
+import json
+import pathlib
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+
+import jax
+import ml_collections
+
+from abaw_jax.errors import InputError
+from abaw_jax.evaluation.report import text_table
+from abaw_jax.files import read_json, write_json
+from abaw_jax.tracks import TRACKS
+from abaw_jax.tracks.track import Track
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A stage's config sections and the stages it reads; abaw_jax/stages/<name>.py runs it."""
+
+    sections: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+
+
+STAGES = {
+    "prepare": Stage(("corpus", "pretrain.corpora")),
+    "pretrain": Stage(("seed", "image", "encoder", "pretrain"), ("prepare",)),
+    "finetune": Stage(("seed", "track", "image", "encoder", "finetune"), ("prepare", "pretrain")),
+    "extract": Stage(("extract",), ("prepare", "finetune")),
+    "sequence": Stage(("seed", "track", "sequence"), ("prepare", "extract")),
+    "ensemble": Stage(("ensemble",), ("prepare", "extract", "sequence")),
+    "export": Stage(("export",), ("finetune", "sequence", "ensemble")),
+}
+
+SCORES = {
+    "frames": "frames",
+    "frames_smoothed": "frames, smoothed",
+    "sequence": "sequence",
+    "sequence_smoothed": "sequence, smoothed",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What every stage is given."""
+
+    config: ml_collections.FrozenConfigDict
+    workdir: pathlib.Path
+    mesh: jax.sharding.Mesh
+
+    @property
+    def track(self) -> Track:
+        """The track that the config names."""
+        return TRACKS[self.config.track]
+
+    def folder(self, stage: str) -> pathlib.Path:
+        """Where a stage keeps what it makes."""
+        return self.workdir / stage
+
+    def section(self, *names: str) -> dict:
+        """Sections of the config as plain JSON types, for files that travel with a model."""
+        return {name: _section(self.config, name) for name in names}
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    mesh: jax.sharding.Mesh,
+    *,
+    stages: Sequence[str] = (),
+    redo: bool = False,
+) -> dict:
+    """Run a recipe's stages, or those named, and return the contents of `results.json`.
+
+    `redo` starts a stage again whose config or inputs changed. Raises InputError for an unknown
+    stage, for a changed one without `redo`, and for a work directory that cannot be used.
+    """
+    unknown = [name for name in stages if name not in STAGES]
+    if unknown:
+        raise InputError(f"--stages: {unknown[0]!r} is not a stage; known are {', '.join(STAGES)}")
+    if config.track not in TRACKS:
+        raise InputError(
+            f"config.track: {config.track!r} is not a track; known are {', '.join(TRACKS)}"
+        )
+    context = Context(ml_collections.FrozenConfigDict(config), workdir, mesh)
+    results = {}
+    with _locked(workdir):
+        write_json(workdir / "config.json", json.loads(config.to_json()))
+        for name, stage in STAGES.items():
+            if not stages or name in stages:
+                results[name] = _run_stage(name, stage, context, redo)
+            elif (context.folder(name) / "results.json").exists():
+                results[name] = read_json(context.folder(name) / "results.json")
+        return _summarise(context, results)
+
+
+@contextlib.contextmanager
+def _locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Hold the work directory for one run at a time; the lock goes with the process."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = open(workdir / ".lock", "w")
+    except OSError as error:
+        raise InputError(
+            f"{workdir}: cannot be written ({error.strerror}); name another with --workdir"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{workdir}: another run uses it; wait for it or name another with --workdir"
+            ) from error
+        yield
+
+
+def _module(name: str):
+    """A stage's module, imported when it is needed: a skipped stage costs nothing."""
+    return importlib.import_module(f"abaw_jax.stages.{name}")
+
+
+def _section(config, path: str):
+    """A config value by its dotted path, as plain JSON types."""
+    for key in path.split("."):
+        config = config[key]
+    plain = config.to_dict() if hasattr(config, "to_dict") else config
+    return json.loads(json.dumps(plain))
+
+
+def _started_with(name: str, stage: Stage, context: Context) -> dict:
+    """The record a stage is compared by: its config sections and the hashes of its inputs.
+
+    The stage that reads no other says itself what it finds on disk (`inputs` of its module).
+    """
+    inputs = {} if stage.inputs else _module(name).inputs(context)
+    for source in stage.inputs:
+        results = context.folder(source) / "results.json"
+        if not results.exists():
+            raise InputError(
+                f"--stages: {name} needs {source}, which is not finished in {context.workdir}; "
+                f"run {source} first"
+            )
+        inputs[source] = read_json(results)["config_hash"]
+    return {"config": {s: _section(context.config, s) for s in stage.sections}, "inputs": inputs}
+
+
+def _flat(tree: dict, prefix: str = "") -> dict:
+    """Nested dict -> dotted keys."""
+    flat = {}
+    for key, value in tree.items():
+        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else None
+        flat.update(inner if inner else {f"{prefix}{key}": value})
+    return flat
+
+
+def _differences(old: dict, new: dict) -> list[str]:
+    """Dotted keys that differ, with both values."""
+    old, new = _flat(old), _flat(new)
+    keys = sorted(old.keys() | new.keys())
+    return [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in keys if old.get(k) != new.get(k)]
+
+
+def _run_stage(name: str, stage: Stage, context: Context, redo: bool) -> dict:
+    """Skip, continue or start one stage; returns its results."""
+    folder = context.folder(name)
+    started = _started_with(name, stage, context)
+    record, finished = folder / "stage.json", folder / "results.json"
+    if record.exists():
+        changed = _differences(read_json(record), started)
+        if changed and not redo:
+            raise InputError(
+                f"{folder}: was made with another config or input ({'; '.join(changed[:4])}); "
+                "add --redo to make it again, or name another --workdir"
+            )
+        if changed:
+            print(f"{name}: made again ({'; '.join(changed[:4])})", flush=True)
+            shutil.rmtree(folder)
+        elif finished.exists():
+            results = read_json(finished)
+            print(f"{name}: finished before, skipped", flush=True)
+            return results
+    write_json(record, started)
+    print(f"{name}: started", flush=True)
+    start = time.monotonic()
+    try:
+        outcome = _module(name).run(context)
+    except InputError:
+        if not [path for path in folder.iterdir() if path != record]:
+            shutil.rmtree(folder)  # nothing was made: the mended input is no change
+        raise
+    results = {
+        "track": context.track.name,
+        "system": context.config.system,
+        "split": outcome.get("split"),
+        "score": outcome.get("score"),
+        "metrics": outcome.get("metrics", {}),
+        "classes": list(context.track.classes),
+        "samples": outcome.get("samples"),
+        "config_hash": hashlib.sha256(
+            json.dumps([name, started, outcome.get("content")], sort_keys=True).encode()
+        ).hexdigest()[:16],
+        "git": _git_commit(),
+        "versions": _versions(),
+        "seconds": round(time.monotonic() - start, 2),
+    }
+    write_json(finished, results)
+    return results
+
+
+def _summarise(context: Context, results: dict[str, dict]) -> dict:
+    """Write the root's results.json and report, print the table of stages."""
+    final = results.get("ensemble", {})
+    summary = {
+        **{k: final.get(k) for k in ("track", "system", "split", "score", "metrics", "classes")},
+        "track": context.track.name,
+        "system": context.config.system,
+        "classes": list(context.track.classes),
+        "samples": final.get("samples"),
+        "config_hash": hashlib.sha256(
+            json.dumps({name: r["config_hash"] for name, r in results.items()}).encode()
+        ).hexdigest()[:16],
+        "git": _git_commit(),
+        "versions": _versions(),
+        "seconds": round(sum(r["seconds"] for r in results.values()), 2),
+        "stages": {
+            name: {k: r[k] for k in ("score", "seconds", "metrics")} for name, r in results.items()
+        },
+    }
+    write_json(context.workdir / "results.json", summary)
+    table = [{"stage": n, "seconds": r["seconds"], "score": r["score"]} for n, r in results.items()]
+    scores = {k: v for k, v in (final.get("metrics") or {}).items() if k in SCORES}
+    table += [{"stage": SCORES[k], "seconds": None, "score": v} for k, v in scores.items()]
+    print(f"\n{text_table(table)}\n\n{context.workdir / 'results.json'}", flush=True)
+    return summary
+
+
+def _git_commit() -> str | None:
+    """The commit of the source tree the package runs from, None outside a checkout."""
+    here = pathlib.Path(__file__).parent
+    answer = subprocess.run(
+        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True
+    )
+    return answer.stdout.strip() or None
+
+
+def _versions() -> dict[str, str]:
+    """Versions that the figures were made with."""
+    import flax
+    import numpy
+
+    return {
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "flax": flax.__version__,
+        "numpy": numpy.__version__,
+    }

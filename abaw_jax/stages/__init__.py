@@ -1,0 +1,8 @@
+"""The stages of a recipe, a module each: `run(context) -> dict` with the keys
+
+score     the stage's own figure on `split`, None where it has none
+split     which split it was taken on
+metrics   more figures by name
+samples   how many frames (or images) they were taken over
+content   hash of what was made, where the config alone does not determine it
+"""

@@ -1,0 +1,109 @@
+"""Stage `prepare`: corpora in their published layouts -> records.
+
+Makes prepare/records (the corpus) and prepare/images/<name> (each further image set). Where the
+config names no corpus, the demo corpus is drawn first, into prepare/demo, and then read as any
+Aff-Wild2 tree is.
+"""
+
+import hashlib
+import os
+import pathlib
+
+from abaw_jax.data.corpora import read_corpus
+from abaw_jax.data.demo import generate
+from abaw_jax.data.records import load_index, write_corpus
+from abaw_jax.errors import InputError
+from abaw_jax.recipe import Context
+
+FILES = ("annotations", "test_list", "test_example")
+
+
+def inputs(context: Context) -> dict[str, str]:
+    """Hash of what lies where the config points, by path, so that a change is noticed.
+
+    Label files are looked at one by one (size, time); of images only the times of their folders,
+    which change as files come and go: a glance at 600 folders, not at three million files.
+    """
+    config = context.config
+    corpus = located(config.corpus.to_dict()) if config.corpus.root else {}
+    state = {path: _disk_state(path, files=False) for path in corpus.pop("image_roots", ())}
+    for key in FILES:
+        if corpus.get(key):
+            state[corpus[key]] = _disk_state(corpus[key], files=True)
+    for section in config.pretrain.corpora.values():
+        for key in ("root", "path"):
+            if section.get(key):
+                state[section[key]] = _disk_state(section[key], files=False)
+    return state
+
+
+def _disk_state(path: str, *, files: bool) -> str:
+    """Hash of the times of `path` and of folders two levels below it, with `files` of files too."""
+    lines = []
+
+    def look(item: pathlib.Path, depth: int) -> None:
+        stat = item.stat()
+        lines.append(f"{item} {stat.st_mtime_ns}")
+        if depth and item.is_dir():
+            with os.scandir(item) as entries:
+                inner = sorted(e.name for e in entries if files or e.is_dir())
+            for name in inner:
+                look(item / name, depth - 1)
+
+    if not os.path.exists(path):
+        return "absent"
+    look(pathlib.Path(path), 2 + files)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def run(context: Context) -> dict:
+    """Write the records of every corpus the config names; what is written already is kept."""
+    folder = context.folder("prepare")
+    corpus = context.config.corpus.to_dict()
+    if not corpus["root"] and corpus["demo_size"]:
+        corpus["root"] = str(folder / "demo")
+        generate(folder / "demo", corpus["demo_size"], seed=context.config.seed)
+    splits = read_corpus(
+        corpus["kind"],
+        task=context.track.name,
+        max_unmatched=corpus["max_unmatched"],
+        **located(corpus),
+    )
+    limit = _damage_limit(corpus)
+    summary = write_corpus(folder / "records", corpus["kind"], splits, max_damaged=limit)
+    for name, section in context.config.pretrain.corpora.items():
+        section = section.to_dict()
+        images, limit = folder / "images" / name, _damage_limit(corpus | section)
+        section.pop("max_damaged", None)
+        write_corpus(images, name, read_corpus(**section), max_damaged=limit)
+    indices = {split: load_index(folder / "records", split) for split in summary["splits"]}
+    return {
+        "metrics": {f"{split}_images": len(index.frames) for split, index in indices.items()},
+        "samples": sum(len(index.frames) for index in indices.values()),
+        "content": [index.content_hash() for index in indices.values()],
+    }
+
+
+def _damage_limit(section: dict) -> int | float:
+    """`max_damaged`: a share below 1, a count from 1 up."""
+    limit = section["max_damaged"]
+    return limit if limit < 1 else int(limit)
+
+
+def located(corpus: dict) -> dict:
+    """What a reader is given: the corpus section's paths, below `root` unless absolute or empty."""
+    if not corpus["root"]:
+        raise InputError(
+            "config.corpus.root is empty: name the folder that holds the corpus "
+            "(--config.corpus.root=DIR)"
+        )
+    root = pathlib.Path(corpus["root"])
+    files = {key: str(root / corpus[key]) if corpus[key] else "" for key in FILES}
+    return {"image_roots": [str(root / path) for path in corpus["image_roots"]], **files}
+
+
+def test_example(context: Context) -> str:
+    """The submission example file of the corpus that was prepared, "" if it has none."""
+    corpus = context.config.corpus
+    root = pathlib.Path(corpus.root or context.folder("prepare") / "demo")
+    return str(root / corpus.test_example) if corpus.test_example else ""
