@@ -117,16 +117,17 @@ def make_schedule_optimizer(section: Any, examples: int) -> Optimizer:
 def make_class_weights(rule: str, labels: np.ndarray, classes: int) -> tuple[float, ...] | None:
     """Weights of the classes from the training labels (n, 1), None for the rule 'none'.
 
-    'inverse': 1 / count, scaled so that the mean over the training frames is 1; a class that never
-    occurs weighs 0.
+    'inverse': 1 / count; 'inverse_sqrt': its square root; scaled so that the mean over the training
+    frames is 1. A class that never occurs weighs 0.
     """
+    powers = {"none": 0.0, "inverse": 1.0, "inverse_sqrt": 0.5}
+    if rule not in powers:
+        raise InputError(f"class_weights: {rule!r}; expected one of {', '.join(powers)}")
     if rule == "none":
         return None
-    if rule != "inverse":
-        raise InputError(f"class_weights: {rule!r}; expected 'none' or 'inverse'")
     counts = np.bincount(labels[labels >= 0], minlength=classes)
-    weights = np.divide(1.0, counts, out=np.zeros(classes), where=counts > 0)
-    return tuple(weights * counts.sum() / max((counts > 0).sum(), 1))
+    weights = np.where(counts > 0, np.maximum(counts, 1.0) ** -powers[rule], 0.0)
+    return tuple(weights * counts.sum() / (weights * counts).sum())
 
 
 def make_transforms(config: Any) -> dict[str, Transform]:
