@@ -1,0 +1,120 @@
+"""Which videos a demo corpus has: names, people, frame rates and every video's irregularities."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from abaw_jax.data.demo import expressions as ex
+from abaw_jax.data.demo import settings
+from abaw_jax.data.demo.streams import stream
+
+ROOTS = ("cropped_aligned", "cropped_aligned_new_50_vids")  # Aff-Wild2's two archives
+BATCHES = ("batch1", "new_vids")  # folders of the containers, beside the archives
+SPLITS = ("train", "validation", "test")
+RATES = tuple(Fraction(r) for r in (30, "30000/1001", 25, 24, "24000/1001", 15))
+SOUNDS = ("voice", "silent", "none")  # a voice, a track of zeros, no audio track
+# Rows of the annotation against frames of the container: mostly one more; sometimes fewer than
+# there are crops (a surplus to drop) or more (rows without image).
+ROWS = (1, 1, 1, 1, -6, 9)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One person of a recording: what the challenge calls a video."""
+
+    name: str  # its folder and annotation file
+    person: int
+    themes: tuple
+    late: int  # frames before the first crop
+    rows: int  # annotation rows
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One container file and the one or two people in it."""
+
+    name: str  # the container's, without ending
+    split: str
+    root: str
+    batch: str
+    ending: str  # mp4 or avi
+    rate: Fraction
+    frames: int
+    sound: str
+    shown: tuple
+
+
+def plan_corpus(size: str, seed: int) -> list[Recording]:
+    """All recordings of a corpus, in a fixed order. People of the three splits are disjoint."""
+    counts, span = settings.SIZES[size]
+    rng = stream(seed, "plan", size)
+    recordings, number, person = [], 0, 0
+    for split, wanted in zip(SPLITS, counts, strict=True):
+        people = max(2, round(wanted / settings.VIDEOS_PER_PERSON))
+        themes = _themes(rng, 4 * wanted)
+        made = 0
+        while made < wanted:
+            number += 1
+            pair = wanted - made >= 2 and (
+                rng.random() < settings.PAIR_SHARE or (made == 1 and split != "test")
+            )
+            frames = int(rng.integers(span[0], span[1] + 1))
+            runs = max(2, round(frames / settings.RUN))
+            shown = []
+            base = _name(rng, number)
+            for ending in _endings(rng, pair):
+                turn = made
+                shown.append(
+                    Shown(
+                        name=base + ending,
+                        person=person + turn % people,
+                        themes=tuple(themes.pop() for _ in range(runs)),
+                        late=int(rng.integers(3, 9)) if turn % 6 == 1 else 0,
+                        rows=frames + ROWS[turn % len(ROWS)],
+                    )
+                )
+                made += 1
+            new = number % 5 == 2
+            recordings.append(
+                Recording(
+                    name=base,
+                    split=split,
+                    root=ROOTS[new],
+                    batch=BATCHES[new],
+                    ending="avi" if number % 4 == 3 else "mp4",
+                    rate=RATES[int(rng.choice(6, p=(0.4, 0.2, 0.15, 0.1, 0.1, 0.05)))],
+                    frames=frames,
+                    sound=SOUNDS[{5: 1, 7: 2}.get(number % 8, 0)],
+                    shown=tuple(shown),
+                )
+            )
+        person += people
+    return recordings
+
+
+def _themes(rng, count: int) -> list[str]:
+    """Every theme equally often, each cycle of seven in another order."""
+    names = list(ex.THEMES)
+    out = []
+    while len(out) < count:
+        out.extend(names[i] for i in rng.permutation(len(names)))
+    return out
+
+
+def _name(rng, number: int) -> str:
+    """A name in one of Aff-Wild2's manners, with digits, `_` and `-` of its own."""
+    wide, high = ((1280, 720), (1920, 1080), (640, 360))[int(rng.integers(3))]
+    part = int(rng.integers(1, 5))
+    return (
+        f"video{number}",
+        f"{number}-30-{wide}x{high}",
+        f"video{number}_{part}",
+        f"{number}-30-{wide}x{high}-{part}",
+        f"video{number}",
+    )[number % 5]
+
+
+def _endings(rng, pair: bool) -> tuple:
+    """Endings of the names of the people in one recording."""
+    if not pair:
+        return ("",)
+    return (("_left", "_right"), ("", "_right"), ("", "_left"))[int(rng.integers(3))]

@@ -1,0 +1,77 @@
+"""Every constant that makes the demo corpus easy or hard, with its reason.
+
+Times are in frames, not seconds: windows of models and widths of smoothing filters are counted in
+frames, and what they can and cannot see is what these constants decide.
+
+Aimed at, on the default size, macro F1 on validation: linear on pixels below .45
+(benchmarks/demo_linear.py: .36), a small network on single frames .50 to .60, filters over its
+probabilities a few points more, a sequence model over its features at least .08 more.
+"""
+
+# Part of the stamp. Raise it whenever the same seed would give other files.
+VERSION = 1
+
+CROP = 112  # Aff-Wild2's aligned crops, pixels
+SUPERSAMPLING = 2  # faces are drawn at 224 and area-averaged: movements below a pixel stay visible
+ZOOM = 1.2  # the face fills the crop, as an aligner's does
+THUMBNAIL = 64  # side of the picture in the containers: they are there for sound, rate and count
+
+# ---- How many videos (train, validation, test) and frames a video (least, most) -----------------
+SIZES = {
+    "tiny": ((8, 4, 2), (36, 44)),  # tests: a few seconds
+    "default": ((96, 28, 8), (70, 120)),  # 11.5 k crops, half a minute of one core
+    "large": ((960, 280, 80), (70, 120)),
+}
+PAIR_SHARE = 0.14  # videos that show two people (`_left`, `_right`)
+# Nobody twice: with fewer than about 90 people networks learn who is who instead of expressions.
+VIDEOS_PER_PERSON = 1.0
+
+# ---- Resting faces: what one frame cannot tell from an expression --------------------------------
+REST_TRAITS = 1.4  # traits a person has on average, of people.REST_BANK
+REST_STRENGTH = (0.35, 0.75)  # of the bank's intensities; near the prototypes' own on purpose
+EXPRESSIVENESS = (0.9, 1.1)  # how strongly a person shows what is felt
+
+# ---- Episodes ------------------------------------------------------------------------------------
+CLEAR_SHARE = 0.55  # episodes that show their own prototype alone
+CONFUSED = (0.5, 0.65)  # own part of the others; the rest is a look-alike's prototype
+STRENGTH = (0.8, 1.0)  # apex intensity of an episode
+LONG = (9, 24)  # frames of a lasting episode
+SHORT = (5, 8)  # frames of one in a bout: shorter than a filter that would help the long ones
+BOUT_SHARE = 0.35  # chance that an episode is a bout of rapid alternations with Neutral
+BOUT_EPISODES = (2, 4)
+NEUTRAL = (4, 11)  # frames of rest between episodes: the person's own yardstick
+RUN = 50  # a theme lasts about this long: several episodes that explain one another
+ANNOTATION_LAG = 2  # most frames by which a video's annotator is late
+BORDER_JITTER = 1  # frames by which each border is misplaced besides
+
+# ---- Movement ------------------------------------------------------------------------------------
+TREMOR = 0.3  # frame-to-frame flutter of fear, share of its intensity
+REHEARSED_PERIOD = (9, 15)  # frames of the swell of a put-on expression, which is Other
+REHEARSED_SHARE = 0.2  # of the Other episodes
+AU_WANDER = 0.05  # slow idle movement of each unit
+BROW_FLASH = 0.02  # chance a frame that a Neutral or Other speaker flashes the brows
+SPEECH_JAW = (0.4, 0.25)  # lips parting and jaw drop at a syllable's peak: looks like AU25, AU26
+
+# ---- What the camera adds --------------------------------------------------------------------
+SHIFT = 1.8  # pixels, standard deviation of the aligner's slow error
+ROTATION = 3.5  # degrees
+SCALE = 0.035  # log
+TURN = 0.12  # yaw and pitch, in units of the drawing (1 = strongly turned)
+SENSOR_NOISE = (1.0, 4.0)  # grey levels, standard deviation
+BLUR = (0.2, 0.8)  # pixels, standard deviation of the scene's blur
+DEFOCUS_SHARE = 0.06  # of the frames, in stretches, lose the focus ...
+DEFOCUS = 2.4  # ... by this much more
+SMALL_FACE = (80, 112)  # side at which the face was filmed before it was enlarged to the crop
+JPEG_QUALITY = (45, 92)
+OCCLUSION_SHARE = 0.08  # of the frames, in stretches: a hand or a thing before the face
+OCCLUSION_LENGTH = (8, 30)
+
+# ---- Sound and words ---------------------------------------------------------------------------
+SOUND_RATE = 16000  # Hz, what speech models take
+VOICE_SHARE = 0.75  # of the frames, in bouts
+ROOM_NOISE = (0.002, 0.02)  # of full scale
+WORD_OF_EXPRESSION = 0.45  # chance that a word belongs to the expression and not to everyone
+
+# ---- Irregular corpora -------------------------------------------------------------------------
+GAP_SHARE = 0.06  # frames whose face was not found, in stretches and singly
+INVALID_SHARE = 0.03  # rows that annotators could not decide (-1, -5)
