@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pathlib
 import shutil
+import threading
 import time
 from dataclasses import dataclass
 
@@ -112,8 +113,15 @@ def _map(function, jobs: list, workers: int):
 
 
 def _start_worker() -> None:
-    """Keep OpenCV to one thread: the processes are the parallelism."""
+    """Keep OpenCV to one thread, the processes are the parallelism, and end with the caller."""
     cv2.setNumThreads(0)
+    threading.Thread(target=_end_with_caller, daemon=True).start()
+
+
+def _end_with_caller() -> None:
+    """A caller that is killed cannot stop its workers, which would wait for jobs for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _whole(out: pathlib.Path, recording: Recording) -> bool:

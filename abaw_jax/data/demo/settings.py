@@ -28,11 +28,11 @@ VIDEOS_PER_PERSON = 1.0
 
 # ---- Resting faces: what one frame cannot tell from an expression --------------------------------
 REST_TRAITS = 1.4  # traits a person has on average, of people.REST_BANK
-REST_STRENGTH = (0.35, 0.75)  # of the bank's intensities; near the prototypes' own on purpose
+REST_STRENGTH = (0.3, 0.65)  # of the bank's intensities; near the prototypes' own on purpose
 EXPRESSIVENESS = (0.9, 1.1)  # how strongly a person shows what is felt
 
 # ---- Episodes ------------------------------------------------------------------------------------
-CLEAR_SHARE = 0.55  # episodes that show their own prototype alone
+CLEAR_SHARE = 0.65  # episodes that show their own prototype alone
 CONFUSED = (0.5, 0.65)  # own part of the others; the rest is a look-alike's prototype
 STRENGTH = (0.8, 1.0)  # apex intensity of an episode
 LONG = (9, 24)  # frames of a lasting episode
