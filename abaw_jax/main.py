@@ -37,7 +37,10 @@ def parse(argv: list[str]) -> list[str]:
         return rest
     except Exception as error:
         lines = str(error).strip("'\"").replace("\\n", "\n").splitlines()
-        stop(2, " ".join(line.strip(" '\"") for line in lines if line.strip())[:500])
+        lines = [line.strip(" '\"") for line in lines if line.strip()]
+        if any("Traceback (most" in line for line in lines):  # the config's own error comes last
+            lines = lines[-1:]
+        stop(2, " ".join(lines)[:500])
 
 
 def stop(status: int, message: str) -> None:

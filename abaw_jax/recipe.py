@@ -7,7 +7,8 @@ The work directory holds `config.json`, `results.json` and one folder a stage:
     <stage>/...             what the stage makes (see its module in abaw_jax/stages)
 
 A stage that was interrupted goes on where it stood. A stage whose config or inputs differ from
-those it was started with stops the run and says what differs, unless `redo` is asked for.
+those it was started with stops the run and says what differs, unless `redo` is asked for. A stage
+that is not run, and was made with another config or from other inputs, counts as not finished.
 """
 
 import contextlib
@@ -104,11 +105,10 @@ def run(
     context = Context(ml_collections.FrozenConfigDict(config), workdir, mesh)
     results = {}
     with _locked(workdir):
-        write_json(workdir / "config.json", json.loads(config.to_json()))
-        for name, stage in STAGES.items():
+        for name in STAGES:
             if not stages or name in stages:
-                results[name] = _run_stage(name, stage, context, redo)
-            elif (context.folder(name) / "results.json").exists():
+                results[name] = _run_stage(name, context, results, redo)
+            elif _is_current(name, context, results):
                 results[name] = read_json(context.folder(name) / "results.json")
         return _summarise(context, results)
 
@@ -146,21 +146,25 @@ def _section(config, path: str):
     return json.loads(json.dumps(plain))
 
 
-def _started_with(name: str, stage: Stage, context: Context) -> dict:
-    """The record a stage is compared by: its config sections and the hashes of its inputs.
+def _made_from(name: str, context: Context, results: dict[str, dict]) -> dict:
+    """The config sections of a stage, and the hashes of the finished stages it reads."""
+    stage = STAGES[name]
+    return {
+        "config": {s: _section(context.config, s) for s in stage.sections},
+        "inputs": {source: results[source]["config_hash"] for source in stage.inputs},
+    }
 
-    The stage that reads no other says itself what it finds on disk (`inputs` of its module).
+
+def _is_current(name: str, context: Context, results: dict[str, dict]) -> bool:
+    """Whether a stage was finished with this config and from `results`, those before it.
+
+    The corpus is not looked at: what was prepared from it can be used where it is not mounted.
     """
-    inputs = {} if stage.inputs else _module(name).inputs(context)
-    for source in stage.inputs:
-        results = context.folder(source) / "results.json"
-        if not results.exists():
-            raise InputError(
-                f"--stages: {name} needs {source}, which is not finished in {context.workdir}; "
-                f"run {source} first"
-            )
-        inputs[source] = read_json(results)["config_hash"]
-    return {"config": {s: _section(context.config, s) for s in stage.sections}, "inputs": inputs}
+    folder, stage = context.folder(name), STAGES[name]
+    if not (folder / "results.json").exists() or not results.keys() >= set(stage.inputs):
+        return False
+    record, now = read_json(folder / "stage.json"), _made_from(name, context, results)
+    return record == (now if stage.inputs else now | {"inputs": record["inputs"]})
 
 
 def _flat(tree: dict, prefix: str = "") -> dict:
@@ -179,11 +183,20 @@ def _differences(old: dict, new: dict) -> list[str]:
     return [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in keys if old.get(k) != new.get(k)]
 
 
-def _run_stage(name: str, stage: Stage, context: Context, redo: bool) -> dict:
-    """Skip, continue or start one stage; returns its results."""
+def _run_stage(name: str, context: Context, results: dict[str, dict], redo: bool) -> dict:
+    """Skip, continue or start one stage; returns its results. `results`: of those before it."""
     folder = context.folder(name)
-    started = _started_with(name, stage, context)
+    for source in STAGES[name].inputs:
+        if source not in results:
+            raise InputError(
+                f"--stages: {name} needs {source}, which is not finished with this config in "
+                f"{context.workdir}; run {source} first"
+            )
+    started = _made_from(name, context, results)
+    if not STAGES[name].inputs:  # the stage that reads no other says what it finds on disk
+        started["inputs"] = _module(name).inputs(context)
     record, finished = folder / "stage.json", folder / "results.json"
+    discarded = folder.with_name(f".{name}.discarded")
     if record.exists():
         changed = _differences(read_json(record), started)
         if changed and not redo:
@@ -191,20 +204,26 @@ def _run_stage(name: str, stage: Stage, context: Context, redo: bool) -> dict:
                 f"{folder}: was made with another config or input ({'; '.join(changed[:4])}); "
                 "add --redo to make it again, or name another --workdir"
             )
-        if changed:
-            print(f"{name}: made again ({'; '.join(changed[:4])})", flush=True)
-            shutil.rmtree(folder)
-        elif finished.exists():
-            results = read_json(finished)
+        if not changed and finished.exists():
             print(f"{name}: finished before, skipped", flush=True)
-            return results
+            return read_json(finished)
+    else:
+        changed = []
+    _module("check").check_config(context.config, context.mesh)
+    if changed:
+        print(f"{name}: made again ({'; '.join(changed[:4])})", flush=True)
+        # Away at once: a kill while files are removed must not leave some to be taken up.
+        shutil.rmtree(discarded, ignore_errors=True)
+        folder.rename(discarded)
+    shutil.rmtree(discarded, ignore_errors=True)
     write_json(record, started)
+    write_json(context.workdir / "config.json", context.config.to_dict())
     print(f"{name}: started", flush=True)
     start = time.monotonic()
     try:
         outcome = _module(name).run(context)
     except InputError:
-        if not [path for path in folder.iterdir() if path != record]:
+        if not [path for path in folder.rglob("*") if path.is_file() and path != record]:
             shutil.rmtree(folder)  # nothing was made: the mended input is no change
         raise
     results = {
@@ -227,19 +246,22 @@ def _run_stage(name: str, stage: Stage, context: Context, redo: bool) -> dict:
 
 
 def _summarise(context: Context, results: dict[str, dict]) -> dict:
-    """Write the root's results.json and report, print the table of stages."""
+    """Write the root's results.json, print the table of stages."""
     final = results.get("ensemble", {})
+    newest = final or list(results.values())[-1]
     summary = {
-        **{k: final.get(k) for k in ("track", "system", "split", "score", "metrics", "classes")},
         "track": context.track.name,
         "system": context.config.system,
+        "split": final.get("split"),
+        "score": final.get("score"),
+        "metrics": final.get("metrics"),
         "classes": list(context.track.classes),
         "samples": final.get("samples"),
         "config_hash": hashlib.sha256(
             json.dumps({name: r["config_hash"] for name, r in results.items()}).encode()
         ).hexdigest()[:16],
-        "git": _git_commit(),
-        "versions": _versions(),
+        "git": newest["git"],
+        "versions": newest["versions"],
         "seconds": round(sum(r["seconds"] for r in results.values()), 2),
         "stages": {
             name: {k: r[k] for k in ("score", "seconds", "metrics")} for name, r in results.items()
@@ -254,11 +276,13 @@ def _summarise(context: Context, results: dict[str, dict]) -> dict:
 
 
 def _git_commit() -> str | None:
-    """The commit of the source tree the package runs from, None outside a checkout."""
+    """The commit of the source tree, with `-dirty` where files differ; None outside a checkout."""
     here = pathlib.Path(__file__).parent
-    answer = subprocess.run(
-        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True
-    )
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        answer = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True)
+    except OSError:  # there is no git
+        return None
     return answer.stdout.strip() or None
 
 

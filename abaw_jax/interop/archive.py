@@ -1,5 +1,6 @@
 """A model as two files anyone can read: `model.safetensors` and `config.json`."""
 
+import hashlib
 import pathlib
 from typing import Any
 
@@ -35,10 +36,11 @@ def load_model(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     path = folder / WEIGHTS
     try:
         arrays = safetensors.numpy.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: cannot be read ({reason}); export the model again") from error
-    return traverse_util.unflatten_dict(arrays, sep="/"), config
+        return traverse_util.unflatten_dict(arrays, sep="/"), config
+    # Names that clash ("a" and "a/b") are an IndexError, types that NumPy lacks a KeyError.
+    except (OSError, safetensors.SafetensorError, IndexError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read ({reason}); make the model again") from error
 
 
 def check_variables(found: Any, expected: Any, source: str | pathlib.Path) -> None:
@@ -63,6 +65,8 @@ def check_variables(found: Any, expected: Any, source: str | pathlib.Path) -> No
 
 def content_hash(folder: pathlib.Path) -> str:
     """Hash of a saved model's weights: names the encoder of a feature store."""
-    import hashlib
-
-    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:16]
+    try:
+        with open(folder / WEIGHTS, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise InputError(f"{folder / WEIGHTS}: cannot be read ({error.strerror})") from error

@@ -29,23 +29,34 @@ from abaw_jax.tracks import TRACKS
 
 PROGRAM = "model.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
+MAKERS = {"frame_classifier": make_finetune_task, "sequence_model": make_sequence_task}
 Predict = Callable[[dict[str, Any]], dict[str, np.ndarray]]
 
 
-def make_task(config: dict[str, Any], source: object) -> Task:
-    """The task of a `config.json`. Raises InputError, naming `source`, for one that has none."""
-    makers = {"frame_classifier": make_finetune_task, "sequence_model": make_sequence_task}
-    kind, track = config.get("kind"), str(config.get("track", "")).lower()
-    if kind not in makers or track not in TRACKS:
+def make_task(config: dict[str, Any], source: object) -> tuple[Task, dict[str, Any]]:
+    """The task of a `config.json`, and its variables as shapes.
+
+    Raises InputError, naming `source`, for a config that no model of this package can be made of.
+    """
+    kind, track = str(config.get("kind")), str(config.get("track")).lower()
+    if kind not in MAKERS or track not in TRACKS:
         raise InputError(
             f"{source}: kind {kind!r} of track {config.get('track')!r}; expected one of "
-            f"{', '.join(makers)} of {', '.join(TRACKS)}"
+            f"{', '.join(MAKERS)} of {', '.join(TRACKS)}: name a folder that was exported here"
         )
-    if tuple(config["classes"]) != TRACKS[track].classes:
+    if config.get("classes") != list(TRACKS[track].classes):
         raise InputError(
-            f"{source}: classes {config['classes']}; this version has {TRACKS[track].classes}"
+            f"{source}: classes {config.get('classes')}; this version has {TRACKS[track].classes}"
         )
-    return makers[kind](ml_collections.ConfigDict(config), TRACKS[track])
+    try:
+        task = MAKERS[kind](ml_collections.ConfigDict(config), TRACKS[track])
+        params, state = jax.eval_shape(task.init, jax.random.key(0), example_inputs(config, 1))
+    except Exception as error:  # absent keys and impossible values have no one type
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{source}: no {kind} can be made of it ({reason}); export the model again"
+        ) from error
+    return task, {"params": params, **state}
 
 
 def example_inputs(config: dict[str, Any], batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
@@ -68,11 +79,12 @@ def save_export(
     *,
     stablehlo: bool = True,
 ) -> None:
-    """Write all files of an exported model; `config.json` comes last but for the program."""
-    task = make_task(config, folder)
-    save_model(folder, variables, config)
+    """Write all files of an exported model: card, weights, `config.json`, and the program last."""
+    task, expected = make_task(config, folder / "config.json")
+    check_variables(variables, expected, folder)
     with atomic_write(folder / "README.md", "w") as file:
         file.write(card)
+    save_model(folder, variables, config)
     if not stablehlo:
         return
     (batch,) = jax.export.symbolic_shape("b")
@@ -90,13 +102,8 @@ def load_predict(folder: pathlib.Path) -> Predict:
     Takes what `example_inputs` describes as NumPy arrays and returns NumPy arrays.
     """
     variables, config = load_model(folder)
-    task = make_task(config, folder / "config.json")
-    shapes = example_inputs(config, 1)
-    expected = jax.eval_shape(
-        lambda key: task.init(key, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)),
-        jax.random.key(0),
-    )
-    check_variables(variables, {"params": expected[0], **expected[1]}, folder)
+    task, expected = make_task(config, folder / "config.json")
+    check_variables(variables, expected, folder)
     return _numpy_predict(jax.jit(_prediction(task)), variables)
 
 
@@ -108,9 +115,11 @@ def load_program(folder: pathlib.Path) -> Predict:
         program = jax.export.deserialize(bytearray(path.read_bytes()))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); export it again") from error
-    except ValueError as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # FlatBuffers checks nothing: damage shows as whatever comes first
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path}: is no program ({reason}); export it again") from error
+    (expected, _), _ = jax.tree.unflatten(program.in_tree, program.in_avals)
+    check_variables(variables, expected, folder)
     return _numpy_predict(program.call, variables)
 
 

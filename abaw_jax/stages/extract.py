@@ -1,12 +1,14 @@
 """Stage `extract`: crops -> features and predictions of every frame.
 
 Makes extract/features/<split> (a feature store) and extract/predictions/<split>, a file a video.
-A video whose two files exist is not done again.
+An interrupted pass goes on at the first video without its two files.
 """
 
 import pathlib
 
+import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from abaw_jax.data.features import save_feature_settings, save_features
@@ -38,6 +40,8 @@ def run(context: Context) -> dict:
     folder, track = context.folder("extract"), context.track
     variables, _ = load_model(context.folder("finetune") / "model")
     predict = make_predict(make_finetune_task(context.config, track), context.mesh)
+    # Once, not with every batch.
+    variables = jax.device_put(variables, NamedSharding(context.mesh, PartitionSpec()))
     encoder = content_hash(context.folder("finetune") / "model")
     count = 0
     for split in splits(context):
@@ -47,28 +51,34 @@ def run(context: Context) -> dict:
         load_predictions(folder / "predictions" / "validation", track),
         video_labels(index, track.key),
         track,
-        [Smoothing(gaps=context.config.ensemble.gaps)],
+        [Smoothing()],
     )
     metrics = {k: v for k, v in search.table[0].items() if isinstance(v, float)}
     return {"split": "validation", "score": search.score, "metrics": metrics, "samples": count}
 
 
 def _extract_split(context, folder: pathlib.Path, split, predict, variables, encoder) -> int:
-    """One pass over the crops of the videos that are not done; returns the split's crops."""
+    """One pass over the crops from the first video that is not done; returns the split's crops.
+
+    The batches are those of a pass that was not interrupted: how a product is rounded may depend
+    on where in its batch a crop lies, and so would all that is trained on the features.
+    """
     source, config, track = context.folder("prepare") / "records", context.config, context.track
     index = load_index(source, split)
     features, predictions = folder / "features" / split, folder / "predictions" / split
-    spans = {
-        name: np.arange(index.first[v], index.first[v + 1])
-        for v, name in enumerate(index.videos)
-        if not ((features / f"{name}.npz").exists() and (predictions / f"{name}.npz").exists())
-    }
+    done = [
+        (features / f"{name}.npz").exists() and (predictions / f"{name}.npz").exists()
+        for name in index.videos
+    ]
+    first = [*done, False].index(False)
+    size, total = config.extract.batch_size, len(index.frames)
+    at = int(index.first[first]) // size * size  # the record that `kept` begins with
     outputs = iter(())
-    if any(map(len, spans.values())):
+    if at < total:
         batches = image_epoch(
             open_records(source, split),
-            np.concatenate(list(spans.values())),
-            batch_size=config.extract.batch_size,
+            np.arange(at, total),
+            batch_size=size,
             transform=make_eval_transform(config.image.size),
             threads=config.threads,
         )
@@ -78,22 +88,24 @@ def _extract_split(context, folder: pathlib.Path, split, predict, variables, enc
         "features": np.zeros((0, config.encoder.width), np.float32),
         "probabilities": np.zeros((0, track.outputs), np.float32),
     }
-    total = sum(map(len, spans.values()))
-    with tqdm(total=total, desc=f"extract {split}", unit="images") as progress:
-        for video, span in spans.items():
-            while len(kept["features"]) < len(span):
+    with tqdm(
+        initial=int(index.first[first]), total=total, desc=f"extract {split}", unit="images"
+    ) as progress:
+        for v in range(first, len(index.videos)):
+            video, begin, end = index.videos[v], int(index.first[v]), int(index.first[v + 1])
+            while len(kept["features"]) < end - at:
                 batch, output = next(outputs)
-                real = batch["mask"]
-                kept = {k: np.concatenate([v, output[k][real]]) for k, v in kept.items()}
-            frames, taken = index.frames[span], {k: v[: len(span)] for k, v in kept.items()}
-            kept = {k: v[len(span) :] for k, v in kept.items()}
+                kept = {k: np.concatenate([a, output[k][batch["mask"]]]) for k, a in kept.items()}
+            frames = index.frames[begin:end]
+            taken = {k: a[begin - at : end - at] for k, a in kept.items()}
+            kept, at = {k: a[end - at :] for k, a in kept.items()}, end
             save_features(features, video, frames, taken["features"])
             save_prediction(predictions, video, frames, taken["probabilities"], track.classes)
-            progress.update(len(span))
+            progress.update(end - begin)
     save_feature_settings(
         features,
         encoder=encoder,
         width=config.encoder.width,
         source_hash=index.content_hash(),
     )
-    return len(index.frames)
+    return total

@@ -21,8 +21,9 @@ FILES = ("annotations", "test_list", "test_example")
 def inputs(context: Context) -> dict[str, str]:
     """Hash of what lies where the config points, by path, so that a change is noticed.
 
-    Label files are looked at one by one (size, time); of images only the times of their folders,
-    which change as files come and go: a glance at 600 folders, not at three million files.
+    Of label files the times are looked at one by one, of images only those of their folders (two
+    levels of them), which change as files come and go: a glance at 600 folders, not at three
+    million files.
     """
     config = context.config
     corpus = located(config.corpus.to_dict()) if config.corpus.root else {}
@@ -30,11 +31,23 @@ def inputs(context: Context) -> dict[str, str]:
     for key in FILES:
         if corpus.get(key):
             state[corpus[key]] = _disk_state(corpus[key], files=True)
-    for section in config.pretrain.corpora.values():
+    for section in image_sets(context).values():
         for key in ("root", "path"):
             if section.get(key):
                 state[section[key]] = _disk_state(section[key], files=False)
     return state
+
+
+def image_sets(context: Context) -> dict[str, dict]:
+    """The sections of `pretrain.corpora`. Raises InputError for one that names no kind."""
+    sections = context.config.pretrain.corpora.to_dict()
+    for name, section in sections.items():
+        if not isinstance(section, dict) or "kind" not in section:
+            raise InputError(
+                f"config.pretrain.corpora.{name}: {section!r}; expected {{'kind': ..., ...}}, as "
+                "docs/data.md has them"
+            )
+    return sections
 
 
 def _disk_state(path: str, *, files: bool) -> str:
@@ -42,13 +55,17 @@ def _disk_state(path: str, *, files: bool) -> str:
     lines = []
 
     def look(item: pathlib.Path, depth: int) -> None:
-        stat = item.stat()
-        lines.append(f"{item} {stat.st_mtime_ns}")
-        if depth and item.is_dir():
-            with os.scandir(item) as entries:
-                inner = sorted(e.name for e in entries if files or e.is_dir())
-            for name in inner:
-                look(item / name, depth - 1)
+        try:
+            lines.append(f"{item} {item.stat().st_mtime_ns}")
+            inner = []
+            if depth and item.is_dir():
+                with os.scandir(item) as entries:
+                    inner = sorted(e.name for e in entries if files or e.is_dir())
+        except OSError as error:  # the reader says what is wrong with it, if it needs it
+            lines.append(f"{item} {error.strerror}")
+            return
+        for name in inner:
+            look(item / name, depth - 1)
 
     if not os.path.exists(path):
         return "absent"
@@ -62,20 +79,28 @@ def run(context: Context) -> dict:
     corpus = context.config.corpus.to_dict()
     if not corpus["root"] and corpus["demo_size"]:
         corpus["root"] = str(folder / "demo")
-        generate(folder / "demo", corpus["demo_size"], seed=context.config.seed)
+        generate(folder / "demo", corpus["demo_size"])  # of one seed: all runs are on one corpus
     splits = read_corpus(
         corpus["kind"],
         task=context.track.name,
         max_unmatched=corpus["max_unmatched"],
         **located(corpus),
     )
+    lacking = {"train", "validation"} - {split.name for split in splits}
+    if lacking:
+        raise InputError(
+            f"{located(corpus)['annotations']}: has no {' and no '.join(sorted(lacking))} set; "
+            "expected both: add the folder of its label files"
+        )
+    # All is read before anything is written: a path that is wrong shows at once.
+    sets = {}
+    for name, section in image_sets(context).items():
+        keys = {key: value for key, value in section.items() if key != "max_damaged"}
+        sets[name] = read_corpus(**keys), _damage_limit(corpus | section)
     limit = _damage_limit(corpus)
     summary = write_corpus(folder / "records", corpus["kind"], splits, max_damaged=limit)
-    for name, section in context.config.pretrain.corpora.items():
-        section = section.to_dict()
-        images, limit = folder / "images" / name, _damage_limit(corpus | section)
-        section.pop("max_damaged", None)
-        write_corpus(images, name, read_corpus(**section), max_damaged=limit)
+    for name, (images, limit) in sets.items():
+        write_corpus(folder / "images" / name, name, images, max_damaged=limit)
     indices = {split: load_index(folder / "records", split) for split in summary["splits"]}
     return {
         "metrics": {f"{split}_images": len(index.frames) for split, index in indices.items()},
@@ -87,6 +112,8 @@ def run(context: Context) -> dict:
 def _damage_limit(section: dict) -> int | float:
     """`max_damaged`: a share below 1, a count from 1 up."""
     limit = section["max_damaged"]
+    if isinstance(limit, bool) or not isinstance(limit, int | float):
+        raise InputError(f"max_damaged: {limit!r}; expected a share such as 0.01, or a count")
     return limit if limit < 1 else int(limit)
 
 

@@ -39,7 +39,7 @@ class Chain(Sequence):
 
 
 def run(context: Context) -> dict:
-    """Train the autoencoder; its loss on the last steps is the stage's only figure."""
+    """Train the autoencoder; there is no score, its loss is in metrics.jsonl."""
     config, folder = context.config, context.folder("pretrain")
     section = config.pretrain
     if not section.epochs:

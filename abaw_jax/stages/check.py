@@ -1,0 +1,86 @@
+"""Values of a config that no model, optimiser or batch can be made of, found before any work."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from jax.sharding import Mesh
+
+from abaw_jax.errors import InputError
+from abaw_jax.evaluation.smoothing import smoothing_grid
+from abaw_jax.models.sequence import POSITIONS
+from abaw_jax.stages.parts import CLASS_WEIGHTS, DTYPES, make_schedule_optimizer, make_transforms
+from abaw_jax.training.partition import check_batch
+
+TRAINED = ("pretrain", "finetune", "sequence")
+CHOICES = {
+    "encoder.dtype": DTYPES,
+    "finetune.pooling": ("mean", "cls"),
+    "finetune.class_weights": CLASS_WEIGHTS,
+    "sequence.class_weights": CLASS_WEIGHTS,
+    "sequence.activation": ("relu", "gelu"),
+    "sequence.positions": POSITIONS,
+}
+COUNTS = (
+    "image.size",
+    "encoder.patch_size",
+    "extract.batch_size",
+    "sequence.length",
+    "sequence.stride",
+    *(f"{section}.{key}" for section in TRAINED for key in ("batch_size", "accumulate")),
+    *(f"{section}.evaluations" for section in ("finetune", "sequence")),
+)
+# What must be a multiple of what; sin-cos positions take a width in two parts an axis.
+MULTIPLES = (
+    ("image.size", "encoder.patch_size"),
+    ("encoder.width", "encoder.heads"),
+    ("encoder.width", 4),
+    ("pretrain.decoder_width", "pretrain.decoder_heads"),
+    ("pretrain.decoder_width", 4),
+    ("sequence.width", "sequence.heads"),
+)
+
+
+def check_config(config: Any, mesh: Mesh) -> None:
+    """Raise InputError naming the first key whose value cannot be, and what it can be."""
+
+    def value(path: str) -> Any:
+        section, key = path.split(".")
+        return config[section][key]
+
+    for path, known in CHOICES.items():
+        if value(path) not in known:
+            raise InputError(f"config.{path}: {value(path)!r}; expected one of {', '.join(known)}")
+    for path in COUNTS:
+        if value(path) < 1:
+            raise InputError(f"config.{path}: {value(path)}; expected at least 1")
+    for path, of in MULTIPLES:
+        divisor, name = (value(of), f"config.{of} = {value(of)}") if of != 4 else (4, "4")
+        if value(path) < 1 or divisor < 1 or value(path) % divisor:
+            raise InputError(f"config.{path}: {value(path)}; expected a multiple of {name}")
+    for key in ("mean", "std"):
+        if len(config.image[key]) != 3:
+            raise InputError(f"config.image.{key}: {config.image[key]}; expected 3 numbers")
+    if not 0 <= config.pretrain.mask_ratio < 1:
+        raise InputError(
+            f"config.pretrain.mask_ratio: {config.pretrain.mask_ratio}; expected 0 up to below 1"
+        )
+    for name in TRAINED:
+        section = config[name]
+        with _within(f"config.{name}"):
+            check_batch(section.batch_size, mesh, section.accumulate)
+            make_schedule_optimizer(section, 10 * section.batch_size)
+    with _within("config.extract"):
+        check_batch(config.extract.batch_size, mesh)
+    make_transforms(config)
+    with _within("config.ensemble"):
+        smoothing_grid(tuple(config.ensemble.kinds), config.ensemble.gaps)
+
+
+@contextlib.contextmanager
+def _within(section: str) -> Iterator[None]:
+    """Put the section's name before what is wrong in it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{section}: {error}") from error

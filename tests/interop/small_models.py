@@ -1,0 +1,55 @@
+"""The two kinds of models that are exported, as small as they come."""
+
+import jax
+import numpy as np
+
+from abaw_jax.interop.export import make_task
+from abaw_jax.tracks.expr import EXPR
+
+SIZE, LENGTH, WIDTH = 16, 8, 16
+FRAMES = {
+    "kind": "frame_classifier",
+    "track": "EXPR",
+    "classes": list(EXPR.classes),
+    "image": {"size": SIZE, "mean": [0.5, 0.4, 0.3], "std": [0.3, 0.3, 0.3]},
+    "encoder": {
+        "patch_size": 8, "width": WIDTH, "depth": 1, "heads": 2, "drop_path": 0.0,
+        "dtype": "float32", "remat": False,
+    },
+    "finetune": {
+        "pooling": "mean", "dropout": 0.1, "label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0,
+    },
+}  # fmt: skip
+SEQUENCE = {
+    "kind": "sequence_model",
+    "track": "EXPR",
+    "classes": list(EXPR.classes),
+    "features": {"encoder": "0123456789abcdef", "width": WIDTH},
+    "sequence": {
+        "length": LENGTH, "width": 16, "depth": 1, "heads": 2, "mlp_width": 16, "head_width": 8,
+        "dropout": 0.1, "activation": "relu", "positions": "alibi", "feature_dropout": 0.0,
+        "label_smoothing": 0.0,
+    },
+}  # fmt: skip
+CONFIGS = {"frames": FRAMES, "sequence": SEQUENCE}
+
+
+def small_model(name):
+    """(task, variables drawn at random, config)."""
+    config, rng = CONFIGS[name], np.random.default_rng(0)
+    task, shapes = make_task(config, name)
+    # Above 0, as variances are.
+    variables = jax.tree.map(lambda s: rng.uniform(0.01, 0.5, s.shape).astype(s.dtype), shapes)
+    return task, variables, config
+
+
+def small_inputs(name, count):
+    """What the model is given, for `count` examples; windows end in padding."""
+    rng = np.random.default_rng(count)
+    if name == "frames":
+        return {"image": rng.integers(0, 256, (count, SIZE, SIZE, 3), np.uint8)}
+    lengths = rng.integers(1, LENGTH + 1, count)
+    return {
+        "features": rng.standard_normal((count, LENGTH, WIDTH), np.float32),
+        "mask": np.arange(LENGTH) < lengths[:, None],
+    }

@@ -1,0 +1,209 @@
+"""The prepare stage: what it finds on disk, what it makes of it, how it fails."""
+
+import errno
+import os
+import pathlib
+import shutil
+
+import cv2
+import ml_collections
+import numpy as np
+import pytest
+from recipe_config import expr
+
+from abaw_jax.data.records import load_index
+from abaw_jax.errors import InputError
+from abaw_jax.recipe import Context
+from abaw_jax.stages import prepare
+from abaw_jax.training.partition import make_mesh
+
+ROWS = 4
+
+
+def draw(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.full((16, 16, 3), value, np.uint8))
+
+
+def make_tree(root):
+    """A corpus of one training and one validation video; everything is a minute old."""
+    for split, video in (("Train_Set", "a"), ("Validation_Set", "b")):
+        folder = root / "6th ABAW Annotations" / "EXPR_Recognition_Challenge" / split
+        folder.mkdir(parents=True)
+        rows = "\n".join(str(i % 8) for i in range(ROWS))
+        (folder / f"{video}.txt").write_text(f"Neutral,Anger\n{rows}\n")
+        for frame in range(1, ROWS + 1):
+            draw(root / "cropped_aligned" / video / f"{frame:05d}.jpg", 20 * frame)
+    (root / "cropped_aligned_new_50_vids").mkdir()
+    for path in [root, *root.rglob("*")]:
+        os.utime(path, (1.7e9, 1.7e9))
+    return root
+
+
+def make_context(workdir, root, **changes):
+    config = expr.get_config("tiny").unlock()
+    config.corpus.update(root=str(root), test_list="", test_example="")
+    config.corpus.update(changes.pop("corpus", {}))
+    config.pretrain.corpora = ml_collections.ConfigDict(changes.pop("corpora", {}))
+    assert not changes
+    return Context(ml_collections.FrozenConfigDict(config), workdir, make_mesh())
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return make_tree(tmp_path / "corpus")
+
+
+@pytest.fixture
+def context(tmp_path, tree):
+    return make_context(tmp_path / "run", tree)
+
+
+def test_located_joins_paths(context, tree):
+    corpus = context.config.corpus.to_dict() | {"annotations": "/else/where", "test_list": "x.txt"}
+    found = prepare.located(corpus)
+    assert found == {
+        "image_roots": [str(tree / n) for n in ("cropped_aligned", "cropped_aligned_new_50_vids")],
+        "annotations": "/else/where",
+        "test_list": str(tree / "x.txt"),
+        "test_example": "",
+    }
+
+
+def test_located_wants_a_root(context):
+    with pytest.raises(InputError, match=r"config.corpus.root is empty.*--config.corpus.root=DIR"):
+        prepare.located(context.config.corpus.to_dict() | {"root": ""})
+
+
+def label_file(tree):
+    return next((tree / "6th ABAW Annotations").rglob("a.txt"))
+
+
+def video_folder(tree):
+    return tree / "cropped_aligned" / "a"
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        (lambda tree: None, False),
+        (lambda tree: label_file(tree).write_text("Neutral\n0\n0\n0\n1\n"), True),
+        (lambda tree: shutil.copy(label_file(tree), label_file(tree).with_name("c.txt")), True),
+        (lambda tree: label_file(tree).unlink(), True),
+        (lambda tree: draw(video_folder(tree) / "00005.jpg", 0), True),
+        (lambda tree: (video_folder(tree) / "00002.jpg").unlink(), True),
+        (lambda tree: draw(tree / "cropped_aligned_new_50_vids" / "c" / "00001.jpg", 0), True),
+        (lambda tree: shutil.rmtree(tree / "cropped_aligned"), True),
+        (lambda tree: (tree / "notes.txt").write_text("beside the corpus"), False),
+    ],
+    ids=[
+        "nothing", "label file", "new label file", "label file gone", "new image", "image gone",
+        "new video", "root gone", "file beside",
+    ],
+)  # fmt: skip
+def test_a_change_on_disk_is_noticed(context, tree, change, seen):
+    before = prepare.inputs(context)
+    assert prepare.inputs(context) == before
+    change(tree)
+    assert (prepare.inputs(context) != before) == seen
+
+
+def test_image_sets_are_looked_at(tmp_path, tree):
+    draw(tmp_path / "faces" / "x" / "1.png", 9)
+    os.utime(tmp_path / "faces" / "x", (1.7e9, 1.7e9))
+    sets = {"web": {"kind": "image_folder", "root": str(tmp_path / "faces")}}
+    context = make_context(tmp_path / "run", tree, corpora=sets)
+    before = prepare.inputs(context)
+    assert str(tmp_path / "faces") in before
+    draw(tmp_path / "faces" / "x" / "2.png", 9)
+    assert prepare.inputs(context) != before
+
+
+@pytest.mark.parametrize("section", [{"root": "faces"}, 7, "faces"])
+def test_image_sets_without_kind_are_named(tmp_path, tree, section):
+    context = make_context(tmp_path / "run", tree, corpora={"web": section})
+    with pytest.raises(InputError, match=r"config.pretrain.corpora.web: .*expected \{'kind'"):
+        prepare.inputs(context)
+
+
+def test_a_dangling_link_is_no_crash(context, tree):
+    label_file(tree).with_name("gone.txt").symlink_to("nowhere.txt")
+    (video_folder(tree) / "link").symlink_to("nowhere")
+    assert prepare.inputs(context) == prepare.inputs(context)
+
+
+def test_absent_root_is_one_line(tmp_path):
+    context = make_context(tmp_path / "run", tmp_path / "none")
+    assert set(prepare.inputs(context).values()) == {"absent"}
+    with pytest.raises(InputError) as caught:
+        prepare.run(context)
+    assert str(tmp_path / "none" / "cropped_aligned") in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_makes_records_and_image_sets(tmp_path, tree):
+    draw(tmp_path / "faces" / "1.png", 9)
+    sets = {"web": {"kind": "image_folder", "root": str(tmp_path / "faces"), "max_damaged": 3}}
+    context = make_context(tmp_path / "run", tree, corpora=sets)
+    made = prepare.run(context)
+    assert made["metrics"] == {"train_images": ROWS, "validation_images": ROWS}
+    assert made["samples"] == 2 * ROWS
+    folder = context.folder("prepare")
+    assert load_index(folder / "records", "validation").videos == ("b",)
+    assert len(load_index(folder / "images" / "web", "train").frames) == 1
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    assert prepare.run(context) == made
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_an_absent_image_set_shows_before_anything_is_written(tmp_path, tree):
+    sets = {"fer": {"kind": "fer2013", "path": str(tmp_path / "fer2013.csv")}}
+    context = make_context(tmp_path / "run", tree, corpora=sets)
+    with pytest.raises(InputError, match=r"fer2013.csv: does not exist"):
+        prepare.run(context)
+    assert not context.folder("prepare").exists()
+
+
+def test_a_split_that_is_missing_is_named(context, tree):
+    shutil.rmtree(label_file(tree).parent.with_name("Validation_Set"))
+    with pytest.raises(InputError, match=r"6th ABAW Annotations: has no validation set; expected"):
+        prepare.run(context)
+
+
+@pytest.mark.parametrize(
+    ("limit", "accepted"), [(0.0, False), (0.05, False), (0.2, True), (1.0, True)]
+)
+def test_limit_of_damaged_images(tmp_path, tree, limit, accepted):
+    (video_folder(tree) / "00002.jpg").write_bytes(b"\xff\xd8\xff\xe0cut")  # one of eight
+    context = make_context(tmp_path / "run", tree, corpus={"max_damaged": limit})
+    if accepted:
+        assert prepare.run(context)["metrics"]["train_images"] == ROWS - 1
+    else:
+        with pytest.raises(InputError, match=r"00002.jpg .*raise max_damaged"):
+            prepare.run(context)
+
+
+def test_limit_must_be_a_number():
+    with pytest.raises(InputError, match=r"max_damaged: '5%'; expected"):
+        prepare._damage_limit({"max_damaged": "5%"})
+
+
+def test_full_disk_is_one_line_and_mends(context, monkeypatch):
+    def full(fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(InputError, match=r"cannot be written \(No space left.*free space"):
+            prepare.run(context)
+    records = context.folder("prepare") / "records"
+    assert not [p for p in records.rglob("*") if p.is_file()]
+    assert prepare.run(context)["samples"] == 2 * ROWS
+
+
+def test_example_is_below_the_root(context):
+    assert prepare.test_example(context) == ""
+    config = expr.get_config("tiny")
+    demo = Context(ml_collections.FrozenConfigDict(config), pathlib.Path("run"), context.mesh)
+    assert prepare.test_example(demo) == f"run/prepare/demo/{config.corpus.test_example}"
