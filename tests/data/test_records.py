@@ -312,6 +312,8 @@ def test_threads_share_records(many):
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+# JAX, where another test has loaded it, warns of any fork; the child here does not use it.
+@pytest.mark.filterwarnings("ignore:.*os.fork.*:RuntimeWarning")
 def test_a_forked_process_opens_its_own_files(many):
     source, images = many
     source[0]

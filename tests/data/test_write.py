@@ -94,8 +94,9 @@ def test_a_missing_or_cut_file_is_made_again(tree, tmp_path, small_shards):
 
 
 KILLED = """
-import pathlib, pickle, sys, time
+import pathlib, pickle, signal, sys, time
 from abaw_jax.data import records, write
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 write.SHARD_IMAGES = 2
 def slow(image, check=write.image_fault):
     time.sleep(0.1)

@@ -115,8 +115,13 @@ def test_a_second_signal_is_not_held_back(tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(3)
 
-    with pytest.raises(KeyboardInterrupt):
-        tiny_train(tmp_path, make_batches=make)
+    # A test run started in the background inherits that SIGINT is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tiny_train(tmp_path, make_batches=make)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_damaged_newest_checkpoint_is_trained_again(whole, tmp_path, caplog):

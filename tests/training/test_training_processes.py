@@ -58,4 +58,4 @@ def test_sigterm_to_one_process_stops_both_at_one_step(tmp_path):
     for process in processes:
         assert process.returncode == 143, process.stdout
     steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
-    assert 3 <= steps[-1] < 2000
+    assert 1 <= steps[-1] < 2000  # the reader is some batches ahead of the step
