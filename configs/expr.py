@@ -13,7 +13,7 @@ The argument names a scale (or the system, or both as `mae_transformer,paper`):
 
     demo    default. Drawn faces at 48 pixels, a small ViT: minutes on two cores
     tiny    seconds; for tests. Its scores mean nothing
-    faces   photographs of 48 pixels in Aff-Wild2's layout: about an hour on two cores
+    faces   photographs of 48 pixels in Aff-Wild2's layout: half an hour on two cores
     paper   Aff-Wild2 itself, ViT-B/16 at 224 pixels: an accelerator
 
 Results, hardware and hours: the table in README.md.
