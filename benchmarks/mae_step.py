@@ -101,9 +101,8 @@ def compare(size: str, args: argparse.Namespace) -> dict:
 def environment(threads: int) -> dict:
     from abaw_jax.memory import TUNABLES
 
-    tunables = ":".join(f"{name}={value}" for name, value in TUNABLES.items())
     own = {"OMP_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu"}
-    return {"GLIBC_TUNABLES": tunables, **os.environ, **own}
+    return {"GLIBC_TUNABLES": TUNABLES, **os.environ, **own}
 
 
 def run_worker(name: str, python: str, size: str, args: argparse.Namespace) -> dict:

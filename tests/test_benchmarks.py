@@ -1,0 +1,33 @@
+"""The benchmarks run, and print a line that says what was measured; their figures mean nothing."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ONCE = ("--repeats", "1", "--threads", "1")
+FOLDER = pathlib.Path(__file__).resolve().parent.parent / "benchmarks"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "case"),
+    [
+        ("mae_step.py", ("--sizes", "48px-128x4", "--steps", "1"), "mae-step-48px-128x4"),
+        ("input.py", ("--cases", "eval", "--images", "16", "--batch-size", "8"), "input-eval-224"),
+    ],
+)
+def test_a_benchmark_without_a_peer_prints_its_own_figure_and_why(name, options, case, tmp_path):
+    nobody = tmp_path / "no-python"
+    run = subprocess.run(
+        [sys.executable, str(FOLDER / name), *options, *ONCE, "--peer-python", str(nobody)],
+        capture_output=True,
+        text=True,
+        env={key: value for key, value in os.environ.items() if key != "XLA_FLAGS"},
+    )
+    assert run.returncode == 0, run.stderr
+    (line,) = map(json.loads, run.stdout.splitlines())
+    assert line["case"] == case and line["ours"] > 0
+    assert line["peer"] is None and line["ratio"] is None and str(nobody) in line["reason"]
