@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64, Int, Int64
 
 
-def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Counts int64 (classes, classes): [true, predicted]. Both (n,), integers 0 .. classes - 1.
+def confusion_matrix(
+    predicted: np.ndarray, labels: np.ndarray, classes: int
+) -> Int64[np.ndarray, "{classes} {classes}"]:
+    """Counts: [true, predicted]. Both (n,), integers 0 .. classes - 1.
 
-    Matrices of parts add up to the matrix of the whole. Raises ValueError for other integers:
-    drop invalid rows first.
+    Matrices of parts add up to the matrix of the whole. Raises ValueError for anything else: drop
+    invalid rows first.
     """
     predicted, labels = np.asarray(predicted), np.asarray(labels)
     if predicted.shape != labels.shape or labels.ndim != 1:
@@ -33,29 +36,31 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.zeros(len(part), np.float64), where=whole > 0)
 
 
-def precision_recall_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each class, float64 (classes,). 0 where the denominator is 0: a class that never occurs
-    and is never predicted has an F1 of 0."""
+def precision_recall_f1(
+    confusion: Int[np.ndarray, "C C"],
+) -> tuple[Float64[np.ndarray, " C"], Float64[np.ndarray, " C"], Float64[np.ndarray, " C"]]:
+    """Of each class. 0 where the denominator is 0: a class that never occurs and is never predicted
+    has an F1 of 0."""
     hits = np.diagonal(confusion)
     predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
     f1 = _ratio(2 * hits, predicted + support)
     return _ratio(hits, predicted), _ratio(hits, support), f1
 
 
-def macro_f1(confusion: np.ndarray) -> float:
-    """Mean F1 over *all* classes of a (classes, classes) matrix, absent ones included as 0.
+def macro_f1(confusion: Int[np.ndarray, "C C"]) -> float:
+    """Mean F1 over *all* classes of the matrix, absent ones included as 0.
 
     This is the EXPR score of ABAW-6; 0 for an empty matrix.
     """
     return float(precision_recall_f1(confusion)[2].mean())
 
 
-def accuracy(confusion: np.ndarray) -> float:
+def accuracy(confusion: Int[np.ndarray, "C C"]) -> float:
     """Share of rows predicted right; 0 where there are no rows."""
     return float(np.trace(confusion) / max(int(confusion.sum()), 1))
 
 
-def classification_summary(confusion: np.ndarray) -> dict[str, float]:
+def classification_summary(confusion: Int[np.ndarray, "C C"]) -> dict[str, float]:
     """Figures of the whole: macro_f1, accuracy, macro_precision, macro_recall."""
     precision, recall, f1 = precision_recall_f1(confusion)
     return {
@@ -66,7 +71,9 @@ def classification_summary(confusion: np.ndarray) -> dict[str, float]:
     }
 
 
-def class_table(confusion: np.ndarray, classes: Sequence[str]) -> tuple[dict[str, Any], ...]:
+def class_table(
+    confusion: Int[np.ndarray, "C C"], classes: Sequence[str]
+) -> tuple[dict[str, Any], ...]:
     """One row per class, in order: name, precision, recall, f1, support, predicted (counts)."""
     precision, recall, f1 = precision_recall_f1(confusion)
     return tuple(

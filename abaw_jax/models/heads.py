@@ -3,8 +3,10 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Float32
 
-from abaw_jax.models.layers import LayerNorm
+from abaw_jax.models.layers import AnyArray, LayerNorm
 from abaw_jax.models.vit import ViT
 
 
@@ -16,10 +18,12 @@ class MaskedBatchNorm(nn.Module):
     valid row the running statistics are used and left as they are.
     """
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x, mask, *, train: bool = False):
+    def __call__(
+        self, x: Float[AnyArray, "*B D"], mask: Bool[AnyArray, "*B"], *, train: bool = False
+    ) -> Float[jax.Array, "*B D"]:
         width = x.shape[-1]
         mean = self.variable("batch_stats", "mean", jnp.zeros, (width,))
         variance = self.variable("batch_stats", "var", jnp.ones, (width,))
@@ -50,7 +54,7 @@ class FrameClassifier(nn.Module):
     """ViT, pooled, normed and projected: images (B, S, S, 3) -> logits (B, C), features (B, D).
 
     pooling "mean": mean of the patch tokens, then LayerNorm `fc_norm` (MAE's `global_pool`);
-    "cls": the CLS token, then the same norm. Logits are float32.
+    "cls": the CLS token, then the same norm.
     """
 
     encoder: ViT
@@ -59,7 +63,9 @@ class FrameClassifier(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, images, *, train: bool = False):
+    def __call__(
+        self, images: Float[AnyArray, "B S S 3"], *, train: bool = False
+    ) -> tuple[Float32[jax.Array, "B C"], Float32[jax.Array, "B D"]]:
         tokens = self.encoder(images, train=train)
         pooled = {"mean": lambda: tokens[:, 1:].mean(axis=1), "cls": lambda: tokens[:, 0]}
         features = LayerNorm(epsilon=1e-6, name="fc_norm")(pooled[self.pooling]())
@@ -75,10 +81,12 @@ class SequenceHead(nn.Module):
 
     hidden: int
     outputs: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x, mask, *, train: bool = False):
+    def __call__(
+        self, x: Float[AnyArray, "B T D"], mask: Bool[AnyArray, "B T"], *, train: bool = False
+    ) -> Float32[jax.Array, "B T C"]:
         x = nn.Dense(self.hidden, dtype=self.dtype, name="fc1")(x)
         x = MaskedBatchNorm(self.dtype, name="norm")(x, mask, train=train)
         return nn.Dense(self.outputs, name="fc2")(x)

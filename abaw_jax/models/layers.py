@@ -1,8 +1,10 @@
-"""Layers shared by the models, and the names of array axes used in their docstrings.
+"""Layers shared by the models, and the names of array axes used in docstrings and annotations.
 
 B batch   T time   N tokens   D width   H heads   C classes   M modalities   P pixels of a patch
+S side of an image   K kept patches   Q queries   E width of a head, D / H
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -10,6 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Float32, Real
+
+# What functions of arrays take: JAX's, tracers among them, or NumPy's.
+AnyArray = jax.Array | np.ndarray
 
 xavier = nn.initializers.xavier_uniform()
 
@@ -18,7 +25,7 @@ xavier = nn.initializers.xavier_uniform()
 LayerNorm = partial(nn.LayerNorm, use_fast_variance=False)
 
 
-def exact_gelu(x: jax.Array) -> jax.Array:
+def exact_gelu(x: Float[AnyArray, "*B"]) -> Float[jax.Array, "*B"]:
     """GELU by the error function, as in torch.nn.GELU(); JAX's default is the tanh form.
 
     In float32 by erf as torch does: XLA:CPU takes a third of a step for the erfc that jax.nn.gelu
@@ -29,11 +36,11 @@ def exact_gelu(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x, approximate=False)
 
 
-def sincos_1d(positions: np.ndarray, width: int) -> np.ndarray:
+def sincos_1d(positions: Real[np.ndarray, " N"], width: int) -> Float32[np.ndarray, "N {width}"]:
     """Sine and cosine of each position at width/2 frequencies, sines first.
 
-    positions (N,) -> (N, width) float32; `width` must be even. Vaswani et al. 2017, section 3.5,
-    with the halves concatenated instead of interleaved as in MAE's public code.
+    `width` must be even. Vaswani et al. 2017, section 3.5, with the halves concatenated instead of
+    interleaved as in MAE's public code.
     """
     if width % 2:
         raise ValueError(f"sin-cos positions need an even width, got {width}")
@@ -42,19 +49,19 @@ def sincos_1d(positions: np.ndarray, width: int) -> np.ndarray:
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
 
 
-def sincos_2d(grid: int, width: int) -> np.ndarray:
+def sincos_2d(grid: int, width: int) -> Float32[np.ndarray, "1+{grid}**2 {width}"]:
     """Fixed positions of a grid x grid image of patches, with a zero row for the CLS token.
 
-    Returns (1 + grid**2, width) float32. The first half of the columns encodes the patch's
-    column (width before height), as in MAE (He et al. 2022) and its public code.
+    The first half of the columns encodes the patch's column (width before height), as in MAE
+    (He et al. 2022) and its public code.
     """
     rows, columns = np.divmod(np.arange(grid * grid), grid)
     table = np.concatenate([sincos_1d(columns, width // 2), sincos_1d(rows, width // 2)], axis=1)
     return np.concatenate([np.zeros((1, width), np.float32), table])
 
 
-def alibi(length: int, heads: int) -> np.ndarray:
-    """Bias of attention towards near neighbours, -slope |i - j|: (H, T, T) float32.
+def alibi(length: int, heads: int) -> Float32[np.ndarray, "{heads} {length} {length}"]:
+    """Bias of attention towards near neighbours, -slope |i - j|: (H, T, T).
 
     Attention with linear biases (Press et al. 2022), both directions; head h of H has the slope
     2 ** (-8 h / H), h from 1.
@@ -64,13 +71,19 @@ def alibi(length: int, heads: int) -> np.ndarray:
     return (-slopes[:, None, None] * distance).astype(np.float32)
 
 
-def attention(query, key, value, mask=None, bias=None, dropout=lambda weights: weights):
+def attention(
+    query: Float[AnyArray, "B H Q E"],
+    key: Float[AnyArray, "B H N E"],
+    value: Float[AnyArray, "B H N E"],
+    mask: Bool[AnyArray, "B N"] | None = None,
+    bias: Float[AnyArray, "H Q N"] | None = None,
+    dropout: Callable[[jax.Array], jax.Array] = lambda weights: weights,
+) -> Float[jax.Array, "B H Q E"]:
     """Scaled dot-product attention, softmax in float32. Vaswani et al. 2017, equation 1.
 
-    query, key, value (B, H, N, D/H); mask (B, N) bool, True where a key may be attended to, or
-    None; bias (H, N, N), added to the logits, or None; `dropout` is applied to the weights.
-    Returns (B, H, N, D/H). An example whose mask is False everywhere attends evenly to all its
-    keys, so that padding alone makes no NaN.
+    mask is True where a key may be attended to; bias is added to the logits; `dropout` is applied
+    to the weights. An example whose mask is False everywhere attends evenly to all its keys, so
+    that padding alone makes no NaN.
     """
     scale = query.shape[-1] ** -0.5
     logits = jnp.einsum("bhqd,bhkd->bhqk", query * scale, key).astype(jnp.float32)
@@ -90,10 +103,17 @@ class SelfAttention(nn.Module):
 
     heads: int
     dropout: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x, mask=None, bias=None, *, train: bool = False):
+    def __call__(
+        self,
+        x: Float[AnyArray, "B N D"],
+        mask: Bool[AnyArray, "B N"] | None = None,
+        bias: Float[AnyArray, "H N N"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Float[jax.Array, "B N D"]:
         width = x.shape[-1]
         if width % self.heads:
             raise ValueError(f"width {width} is not a multiple of {self.heads} heads")
@@ -116,10 +136,12 @@ class Mlp(nn.Module):
     hidden: int
     activation: str = "gelu"
     dropout: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x, *, train: bool = False):
+    def __call__(
+        self, x: Float[AnyArray, "*B D"], *, train: bool = False
+    ) -> Float[jax.Array, "*B D"]:
         activation = {"gelu": exact_gelu, "relu": jax.nn.relu}[self.activation]
         h = activation(nn.Dense(self.hidden, kernel_init=xavier, dtype=self.dtype, name="fc1")(x))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
@@ -135,7 +157,9 @@ class DropPath(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, x, *, train: bool = False):
+    def __call__(
+        self, x: Float[AnyArray, "B ..."], *, train: bool = False
+    ) -> Float[AnyArray, "B ..."]:
         if not train or self.rate == 0.0:
             return x
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)

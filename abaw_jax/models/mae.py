@@ -6,16 +6,19 @@ Masking, target and loss are pure functions; the noise that decides the mask is 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Float32, Int32, Shaped
 
-from abaw_jax.models.layers import LayerNorm, sincos_2d, xavier
+from abaw_jax.models.layers import AnyArray, LayerNorm, sincos_2d, xavier
 from abaw_jax.models.vit import Block, ViT, patchify
 
 
-def random_mask(noise: jax.Array, mask_ratio: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+def random_mask(
+    noise: Float[AnyArray, "B N"], mask_ratio: float
+) -> tuple[Int32[jax.Array, "B K"], Int32[jax.Array, "B N"], Float32[jax.Array, "B N"]]:
     """Keep the int(N * (1 - mask_ratio)) patches of least noise.
 
-    noise (B, N) -> keep (B, K) int32 indices in order of noise; restore (B, N) int32, the place of
-    each patch in [kept, masked]; mask (B, N) float32, 1 where masked.
+    noise (B, N) -> keep (B, K), indices in order of noise; restore (B, N), the place of each patch
+    in [kept, masked]; mask (B, N), 1 where masked.
     """
     kept = int(noise.shape[1] * (1 - mask_ratio))
     shuffle = jnp.argsort(noise, axis=1)
@@ -23,8 +26,10 @@ def random_mask(noise: jax.Array, mask_ratio: float) -> tuple[jax.Array, jax.Arr
     return shuffle[:, :kept], restore, (restore >= kept).astype(jnp.float32)
 
 
-def reconstruction_target(images: jax.Array, patch_size: int, norm_pix_loss: bool) -> jax.Array:
-    """The pixels of each patch, (B, S, S, 3) -> (B, N, P) float32.
+def reconstruction_target(
+    images: Shaped[AnyArray, "B S S 3"], patch_size: int, norm_pix_loss: bool
+) -> Float32[AnyArray, "B N P"]:
+    """The pixels of each patch.
 
     With `norm_pix_loss` each patch is standardised by its own mean and *unbiased* variance, with
     eps 1e-6 inside the root (He et al. 2022, section 3, and the public code).
@@ -37,13 +42,14 @@ def reconstruction_target(images: jax.Array, patch_size: int, norm_pix_loss: boo
     return target
 
 
-def reconstruction_loss(prediction, target, mask) -> tuple[jax.Array, jax.Array]:
-    """Squared error of the masked patches as (sum, weight); the loss is sum / weight.
-
-    prediction, target (B, N, P); mask (B, N), 1 where masked.
-    """
+def reconstruction_loss(
+    prediction: Float[AnyArray, "B N P"],
+    target: Float32[AnyArray, "B N P"],
+    mask: Float32[AnyArray, "B N"],
+) -> tuple[Float32[jax.Array, ""], Float32[jax.Array, ""]]:
+    """Squared error of the patches whose mask is 1, as (sum, weight); the loss is sum / weight."""
     error = jnp.square(prediction.astype(jnp.float32) - target).mean(axis=-1)
-    return (error * mask).sum(), mask.sum()
+    return (error * mask).sum(), jnp.sum(mask)
 
 
 class MAE(nn.Module):
@@ -59,7 +65,13 @@ class MAE(nn.Module):
     mask_ratio: float = 0.75
 
     @nn.compact
-    def __call__(self, images, noise, *, train: bool = False):
+    def __call__(
+        self,
+        images: Float[AnyArray, "B S S 3"],
+        noise: Float[AnyArray, "B N"],
+        *,
+        train: bool = False,
+    ) -> tuple[Float[jax.Array, "B N P"], Float32[jax.Array, "B N"]]:
         dtype = self.encoder.dtype
         keep, restore, mask = random_mask(noise, self.mask_ratio)
         tokens = self.encoder(images, keep, train=train)

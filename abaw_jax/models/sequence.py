@@ -1,11 +1,14 @@
 """Sequence model: features of frames in, logits of frames out."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Float32
 
 from abaw_jax.models.heads import SequenceHead
-from abaw_jax.models.layers import alibi, sincos_1d
+from abaw_jax.models.layers import AnyArray, alibi, sincos_1d
 from abaw_jax.models.transformer import TemporalEncoder
 
 POSITIONS = ("none", "sincos", "alibi")
@@ -17,8 +20,8 @@ class SequenceModel(nn.Module):
     positions: "none" (attention sees frames as a set), "sincos" (added to the projection) or
     "alibi" (a bias of attention towards near frames). `feature_dropout` acts on the features.
 
-    features (B, T, D), mask (B, T) bool (False = padding), counted (B, T) bool (which rows enter
-    the head's BatchNorm statistics; by default those of `mask`) -> logits (B, T, C) float32.
+    features (B, T, D), mask (False = padding), counted (which rows enter the head's BatchNorm
+    statistics; by default those of `mask`) -> logits (B, T, C).
     """
 
     width: int
@@ -31,10 +34,17 @@ class SequenceModel(nn.Module):
     activation: str = "relu"
     positions: str = "none"
     feature_dropout: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, features, mask, counted=None, *, train: bool = False):
+    def __call__(
+        self,
+        features: Float[AnyArray, "B T D"],
+        mask: Bool[AnyArray, "B T"],
+        counted: Bool[AnyArray, "B T"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Float32[jax.Array, "B T C"]:
         if self.positions not in POSITIONS:
             raise ValueError(f"positions {self.positions!r}; expected one of {POSITIONS}")
         length, bias = features.shape[1], None

@@ -5,9 +5,12 @@ attention weights, after the attention, inside and after the feed-forward part.
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
 
-from abaw_jax.models.layers import LayerNorm, Mlp, SelfAttention
+from abaw_jax.models.layers import AnyArray, LayerNorm, Mlp, SelfAttention
 
 
 class PostNormBlock(nn.Module):
@@ -17,10 +20,17 @@ class PostNormBlock(nn.Module):
     mlp_width: int
     dropout: float = 0.0
     activation: str = "relu"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x, mask=None, bias=None, *, train: bool = False):
+    def __call__(
+        self,
+        x: Float[AnyArray, "B T D"],
+        mask: Bool[AnyArray, "B T"] | None = None,
+        bias: Float[AnyArray, "H T T"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Float[jax.Array, "B T D"]:
         drop = nn.Dropout(self.dropout, deterministic=not train)
         attend = SelfAttention(self.heads, self.dropout, self.dtype, name="attn")
         h = attend(x, mask, bias, train=train)
@@ -42,10 +52,17 @@ class TemporalEncoder(nn.Module):
     mlp_width: int
     dropout: float = 0.0
     activation: str = "relu"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x, mask=None, bias=None, *, train: bool = False):
+    def __call__(
+        self,
+        x: Float[AnyArray, "B T D"],
+        mask: Bool[AnyArray, "B T"] | None = None,
+        bias: Float[AnyArray, "H T T"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Float[AnyArray, "B T D"]:
         for i in range(self.depth):
             x = PostNormBlock(
                 self.heads, self.mlp_width, self.dropout, self.activation, self.dtype,

@@ -7,8 +7,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
+from jax.typing import DTypeLike
+from jaxtyping import Float, Int, Shaped
 
-from abaw_jax.models.layers import DropPath, LayerNorm, Mlp, SelfAttention, sincos_2d, xavier
+from abaw_jax.models.layers import (
+    AnyArray,
+    DropPath,
+    LayerNorm,
+    Mlp,
+    SelfAttention,
+    sincos_2d,
+    xavier,
+)
 
 # Width, depth and heads by size: Ti and S of Touvron et al. 2021 (DeiT), the others of
 # Dosovitskiy et al. 2021, table 1. Any of them takes any patch and image size.
@@ -21,13 +31,13 @@ SIZES = {
 }
 
 
-def patchify(images: jax.Array, patch_size: int) -> jax.Array:
-    """(B, S, S, 3) -> (B, N, P): patches in row order, pixels by (row, column, channel)."""
+def patchify(images: Shaped[AnyArray, "B S S 3"], patch_size: int) -> Shaped[AnyArray, "B N P"]:
+    """Patches in row order, pixels by (row, column, channel)."""
     return rearrange(images, "b (h p) (w q) c -> b (h w) (p q c)", p=patch_size, q=patch_size)
 
 
-def unpatchify(patches: jax.Array, patch_size: int) -> jax.Array:
-    """Inverse of `patchify` for square images: (B, N, P) -> (B, S, S, 3)."""
+def unpatchify(patches: Shaped[AnyArray, "B N P"], patch_size: int) -> Shaped[AnyArray, "B S S 3"]:
+    """Inverse of `patchify`."""
     grid = int(patches.shape[1] ** 0.5)
     return rearrange(
         patches, "b (h w) (p q c) -> b (h p) (w q) c", h=grid, p=patch_size, q=patch_size
@@ -40,10 +50,12 @@ class Block(nn.Module):
     heads: int
     mlp_ratio: float = 4.0
     drop_path: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train: bool = False):
+    def __call__(
+        self, x: Float[AnyArray, "B N D"], train: bool = False
+    ) -> Float[jax.Array, "B N D"]:
         h = LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
         h = SelfAttention(self.heads, dtype=self.dtype, name="attn")(h, train=train)
         x = x + DropPath(self.drop_path)(h, train=train)
@@ -68,7 +80,7 @@ class ViT(nn.Module):
     mlp_ratio: float = 4.0
     drop_path: float = 0.0
     remat: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @property
     def grid(self) -> int:
@@ -80,7 +92,13 @@ class ViT(nn.Module):
         return self.image_size // self.patch_size
 
     @nn.compact
-    def __call__(self, images, keep=None, *, train: bool = False):
+    def __call__(
+        self,
+        images: Float[AnyArray, "B S S 3"],
+        keep: Int[AnyArray, "B K"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Float[jax.Array, "B _ D"]:
         patches = patchify(images.astype(self.dtype), self.patch_size)
         if patches.shape[1] != self.grid**2:
             raise ValueError(f"images of shape {images.shape}, not of {self.image_size} pixels")

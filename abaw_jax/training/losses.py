@@ -4,14 +4,20 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Float32, Int
+
+# What functions of arrays take: JAX's, tracers among them, or NumPy's.
+AnyArray = jax.Array | np.ndarray
+ClassWeights = Sequence[float] | Float[AnyArray, " C"] | None
 
 
 def cross_entropy(
-    logits: jax.Array,
-    labels: jax.Array,
-    class_weights: Sequence[float] | jax.Array | None = None,
+    logits: Float[AnyArray, "*B C"],
+    labels: Int[AnyArray, "*B"] | Float[AnyArray, "*B C"],
+    class_weights: ClassWeights = None,
     label_smoothing: float = 0.0,
-) -> jax.Array:
+) -> Float32[jax.Array, "*B"]:
     """Cross-entropy of each example: logits (..., C), labels (...) or (..., C) -> float32 (...).
 
     -sum_c w_c t_c log softmax(logits)_c, where t is the one-hot label, or the given distribution,
@@ -31,8 +37,8 @@ def cross_entropy(
 
 
 def class_weight_of(
-    labels: jax.Array, class_weights: Sequence[float] | jax.Array | None
-) -> jax.Array:
+    labels: Int[AnyArray, "*B"], class_weights: ClassWeights
+) -> Float32[jax.Array, "*B"]:
     """What each example adds to the normaliser: its class's weight, or 1. int (...) -> (...).
 
     The mean of torch's weighted cross-entropy is sum_i w_(y_i) l_i / sum_i w_(y_i).

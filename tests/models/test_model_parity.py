@@ -126,7 +126,8 @@ def test_masked_batch_norm_in_training_and_evaluation():
     golden = Golden("transformer_batch_norm")
     model, mask = MaskedBatchNorm(), golden.given("mask")
     params = golden.params["norm"]
-    stats = model.init(jax.random.key(0), np.zeros((1, 1, 6), np.float32), mask)["batch_stats"]
+    x = np.zeros((*mask.shape, 6), np.float32)
+    stats = model.init(jax.random.key(0), x, mask)["batch_stats"]
     for step in range(2):
         x, probe = golden.given(f"features_{step}"), golden.given(f"probe_{step}")
 
