@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Float32
 
-from abaw_jax.models.layers import AnyArray, LayerNorm
+from abaw_jax.models.layers import AnyArray, Dense, LayerNorm
 from abaw_jax.models.vit import ViT
 
 
@@ -73,7 +73,7 @@ class FrameClassifier(nn.Module):
         # A head that starts near zero, as in MAE's fine-tuning code: first steps leave the
         # pre-trained encoder alone.
         init = nn.initializers.truncated_normal(2e-5)
-        return nn.Dense(self.outputs, kernel_init=init, name="head")(dropped), features
+        return Dense(self.outputs, kernel_init=init, name="head")(dropped), features
 
 
 class SequenceHead(nn.Module):
@@ -87,6 +87,6 @@ class SequenceHead(nn.Module):
     def __call__(
         self, x: Float[AnyArray, "B T D"], mask: Bool[AnyArray, "B T"], *, train: bool = False
     ) -> Float32[jax.Array, "B T C"]:
-        x = nn.Dense(self.hidden, dtype=self.dtype, name="fc1")(x)
+        x = Dense(self.hidden, dtype=self.dtype, name="fc1")(x)
         x = MaskedBatchNorm(self.dtype, name="norm")(x, mask, train=train)
-        return nn.Dense(self.outputs, name="fc2")(x)
+        return Dense(self.outputs, name="fc2")(x)

@@ -25,6 +25,50 @@ xavier = nn.initializers.xavier_uniform()
 LayerNorm = partial(nn.LayerNorm, use_fast_variance=False)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(x, kernel, precision):
+    """Rows (R, *I) times a kernel (*I, *O) -> (R, *O)."""
+    axes = tuple(range(1, x.ndim))
+    inputs = (axes, tuple(range(len(axes))))
+    return jax.lax.dot_general(x, kernel, (inputs, ((), ())), precision=precision)
+
+
+def _product_forward(x, kernel, precision):
+    return _product(x, kernel, precision), (x, kernel)
+
+
+def _product_backward(precision, saved, gradient):
+    x, kernel = saved
+    outputs = (tuple(range(1, gradient.ndim)), tuple(range(x.ndim - 1, kernel.ndim)))
+    rows = ((0,), (0,))
+    return (
+        jax.lax.dot_general(gradient, kernel, (outputs, ((), ())), precision=precision),
+        jax.lax.dot_general(x, gradient, (rows, ((), ())), precision=precision),
+    )
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+def dense_product(x, kernel, dimension_numbers, precision=None):
+    """`jax.lax.dot_general` as a dense layer calls it, with a gradient that XLA:CPU does fast.
+
+    x (*B, *I), kernel (*I, *O) -> (*B, *O), all of I contracted. JAX writes the kernel's gradient
+    as a product that starts with the transposed output gradient; XLA:CPU then computes that
+    gradient anew in transposed order, and with it the gradients of the residual stream back to the
+    last block. Starting with the transposed input instead makes a ViT's step 1.3 to 1.6 times as
+    fast. Leading axes are flattened for the same reason; the kernel's are not: they may be sharded.
+    """
+    inputs = len(dimension_numbers[0][0])
+    split = x.ndim - inputs
+    rows = x.reshape(-1, *x.shape[split:])
+    return _product(rows, kernel, precision).reshape(*x.shape[:split], *kernel.shape[inputs:])
+
+
+Dense = partial(nn.Dense, dot_general=dense_product)
+DenseGeneral = partial(nn.DenseGeneral, dot_general=dense_product)
+
+
 def exact_gelu(x: Float[AnyArray, "*B"]) -> Float[jax.Array, "*B"]:
     """GELU by the error function, as in torch.nn.GELU(); JAX's default is the tanh form.
 
@@ -118,14 +162,14 @@ class SelfAttention(nn.Module):
         if width % self.heads:
             raise ValueError(f"width {width} is not a multiple of {self.heads} heads")
         features = (3, self.heads, width // self.heads)
-        qkv = nn.DenseGeneral(features, kernel_init=xavier, dtype=self.dtype, name="qkv")(x)
+        qkv = DenseGeneral(features, kernel_init=xavier, dtype=self.dtype, name="qkv")(x)
         # Split, not indexed: its gradient is one concatenation instead of three padded sums.
         parts = jnp.split(qkv, 3, axis=2)
         query, key, value = (rearrange(part, "b n 1 h d -> b h n d") for part in parts)
         dropout = nn.Dropout(self.dropout, deterministic=not train)
         out = attention(query, key, value, mask, bias, dropout)
         out = rearrange(out, "b h n d -> b n h d")
-        return nn.DenseGeneral(
+        return DenseGeneral(
             width, axis=(-2, -1), kernel_init=xavier, dtype=self.dtype, name="proj"
         )(out)
 
@@ -143,9 +187,9 @@ class Mlp(nn.Module):
         self, x: Float[AnyArray, "*B D"], *, train: bool = False
     ) -> Float[jax.Array, "*B D"]:
         activation = {"gelu": exact_gelu, "relu": jax.nn.relu}[self.activation]
-        h = activation(nn.Dense(self.hidden, kernel_init=xavier, dtype=self.dtype, name="fc1")(x))
+        h = activation(Dense(self.hidden, kernel_init=xavier, dtype=self.dtype, name="fc1")(x))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
-        return nn.Dense(x.shape[-1], kernel_init=xavier, dtype=self.dtype, name="fc2")(h)
+        return Dense(x.shape[-1], kernel_init=xavier, dtype=self.dtype, name="fc2")(h)
 
 
 class DropPath(nn.Module):

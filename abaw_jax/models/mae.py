@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Float32, Int32, Shaped
 
-from abaw_jax.models.layers import AnyArray, LayerNorm, sincos_2d, xavier
+from abaw_jax.models.layers import AnyArray, Dense, LayerNorm, sincos_2d, xavier
 from abaw_jax.models.vit import Block, ViT, patchify
 
 
@@ -76,9 +76,7 @@ class MAE(nn.Module):
         keep, restore, mask = random_mask(noise, self.mask_ratio)
         tokens = self.encoder(images, keep, train=train)
         tokens = LayerNorm(epsilon=1e-6, dtype=dtype, name="norm")(tokens)
-        x = nn.Dense(self.decoder_width, kernel_init=xavier, dtype=dtype, name="decoder_embed")(
-            tokens
-        )
+        x = Dense(self.decoder_width, kernel_init=xavier, dtype=dtype, name="decoder_embed")(tokens)
         mask_token = self.param(
             "mask_token", nn.initializers.normal(0.02), (1, 1, self.decoder_width)
         ).astype(dtype)
@@ -94,5 +92,5 @@ class MAE(nn.Module):
             x = Block(self.decoder_heads, dtype=dtype, name=f"decoder_blocks_{i}")(x, train)
         x = LayerNorm(epsilon=1e-6, dtype=dtype, name="decoder_norm")(x)
         pixels = 3 * self.encoder.patch_size**2
-        x = nn.Dense(pixels, kernel_init=xavier, dtype=dtype, name="decoder_pred")(x)
+        x = Dense(pixels, kernel_init=xavier, dtype=dtype, name="decoder_pred")(x)
         return x[:, 1:], mask

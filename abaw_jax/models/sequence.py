@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Float32
 
 from abaw_jax.models.heads import SequenceHead
-from abaw_jax.models.layers import AnyArray, alibi, sincos_1d
+from abaw_jax.models.layers import AnyArray, Dense, alibi, sincos_1d
 from abaw_jax.models.transformer import TemporalEncoder
 
 POSITIONS = ("none", "sincos", "alibi")
@@ -49,7 +49,7 @@ class SequenceModel(nn.Module):
             raise ValueError(f"positions {self.positions!r}; expected one of {POSITIONS}")
         length, bias = features.shape[1], None
         x = nn.Dropout(self.feature_dropout, deterministic=not train)(features)
-        x = nn.Dense(self.width, dtype=self.dtype, name="project")(x)
+        x = Dense(self.width, dtype=self.dtype, name="project")(x)
         if self.positions == "sincos":
             x = x + jnp.asarray(sincos_1d(np.arange(length), self.width), self.dtype)
         if self.positions == "alibi":

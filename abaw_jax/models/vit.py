@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Shaped
 
 from abaw_jax.models.layers import (
     AnyArray,
+    Dense,
     DropPath,
     LayerNorm,
     Mlp,
@@ -103,7 +104,7 @@ class ViT(nn.Module):
         if patches.shape[1] != self.grid**2:
             raise ValueError(f"images of shape {images.shape}, not of {self.image_size} pixels")
         positions = jnp.asarray(sincos_2d(self.grid, self.width), self.dtype)
-        embed = nn.Dense(self.width, kernel_init=xavier, dtype=self.dtype, name="patch_embed")
+        embed = Dense(self.width, kernel_init=xavier, dtype=self.dtype, name="patch_embed")
         if keep is None:
             x = embed(patches) + positions[1:]
         else:
