@@ -1,5 +1,8 @@
 """The one exception that stands for a mistake a person can mend."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Something given to the program is wrong: a file, a row, a key, a value.
@@ -8,3 +11,14 @@ class InputError(ValueError):
     was expected, and what to do. Commands print that line and exit with status 2; every other
     exception is a fault of the program and keeps its traceback.
     """
+
+
+def unknown_name(name: str, what: str, known: Iterable[str]) -> InputError:
+    """The error for a name that is none of those known: it lists them, and the nearest if any is.
+
+    what: what the name should have been, with its article ('a stage').
+    """
+    known = list(known)
+    nearest = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return InputError(f"{name!r} is not {what}; known are {', '.join(known)}{hint}")

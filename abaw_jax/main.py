@@ -33,7 +33,7 @@ def parse(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if CONFIG.value is None:
             raise InputError("--config is missing: name a recipe, such as --config=configs/expr.py")
-        _ = CONFIG.value.track  # the file is loaded on first use
+        recipe.check_sections(CONFIG.value)  # the file is loaded on first use
         return rest
     except Exception as error:
         lines = str(error).strip("'\"").replace("\\n", "\n").splitlines()

@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import ml_collections
 
-from abaw_jax.errors import InputError
+from abaw_jax.errors import InputError, unknown_name
 from abaw_jax.evaluation.report import text_table
 from abaw_jax.files import read_json, write_json
 from abaw_jax.tracks import TRACKS
@@ -82,6 +82,16 @@ class Context:
         return {name: _section(self.config, name) for name in names}
 
 
+def check_sections(config: ml_collections.ConfigDict) -> None:
+    """Raise InputError for a config that lacks a section; `stages.check` looks into them."""
+    needed = {path.split(".")[0] for stage in STAGES.values() for path in stage.sections}
+    absent = sorted((needed | {"system", "name", "mesh", "threads"}) - set(config))
+    if absent:
+        raise InputError(
+            f"config: has no {', '.join(absent)}; configs/expr.py has all that a recipe needs"
+        )
+
+
 def run(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
@@ -97,11 +107,9 @@ def run(
     """
     unknown = [name for name in stages if name not in STAGES]
     if unknown:
-        raise InputError(f"--stages: {unknown[0]!r} is not a stage; known are {', '.join(STAGES)}")
+        raise unknown_name(unknown[0], "a stage", STAGES)
     if config.track not in TRACKS:
-        raise InputError(
-            f"config.track: {config.track!r} is not a track; known are {', '.join(TRACKS)}"
-        )
+        raise unknown_name(config.track, "a track", TRACKS)
     context = Context(ml_collections.FrozenConfigDict(config), workdir, mesh)
     results = {}
     with _locked(workdir):

@@ -160,12 +160,20 @@ def test_results_hold_no_score_of_another_config(tmp_path, stages):
     assert results["score"] == 0.5
 
 
+def test_a_config_without_a_section_is_refused():
+    made = config()
+    del made["extract"]
+    with pytest.raises(InputError, match="config: has no extract; configs/expr.py"):
+        recipe.check_sections(made)
+    recipe.check_sections(config())
+
+
 def test_unknown_stages_and_tracks_are_named(tmp_path, stages):
-    with pytest.raises(InputError, match=r"'prepair' is not a stage; known are prepare"):
+    with pytest.raises(InputError, match=r"'prepair' is not a stage; .* mean 'prepare'\?"):
         run(tmp_path, stages=["prepair"])
     made = config()
     made.track = "exprs"
-    with pytest.raises(InputError, match=r"'exprs' is not a track; known are expr"):
+    with pytest.raises(InputError, match=r"'exprs' is not a track; .* mean 'expr'\?"):
         run(tmp_path, made)
     assert not list(tmp_path.iterdir())
 
