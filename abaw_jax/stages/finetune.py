@@ -4,6 +4,7 @@ The encoder starts from pretrain/model where there is one. The parameters that s
 validation crops are kept.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +70,7 @@ def run(context: Context) -> dict:
         accumulate=section.accumulate,
         save_every=max(round(epoch), 1),
         evaluate=make_evaluate(context, task),
-        eval_every=max(steps // section.evaluations, 1),
+        eval_every=math.ceil(steps / section.evaluations),
         best=track.score_name,
         ema_decay=section.ema_decay or None,
         initial_params=pretrained(context),

@@ -4,6 +4,7 @@ Also sequence/predictions/<split>, a file a video with a row for every annotatio
 overlapping windows say of a frame is averaged.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -86,7 +87,7 @@ def run(context: Context) -> dict:
         accumulate=section.accumulate,
         save_every=max(round(10 * epoch), 1),
         evaluate=make_evaluate(context, predict),
-        eval_every=max(steps // section.evaluations, 1),
+        eval_every=math.ceil(steps / section.evaluations),
         best=track.score_name,
         ema_decay=section.ema_decay or None,
         label="sequence",
