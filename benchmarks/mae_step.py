@@ -151,13 +151,15 @@ def time_ours(case: tuple, steps: int) -> dict:
     from abaw_jax.models.mae import MAE
     from abaw_jax.models.vit import ViT
     from abaw_jax.tasks.reconstruct import make_reconstruct_task
+    from abaw_jax.tasks.task import normalise_by_channel
     from abaw_jax.training.optim import make_optimizer
     from abaw_jax.training.partition import make_mesh
     from abaw_jax.training.step import abstract_state, jit_train_step, make_train_step, put_batch
 
     image, patch, batch_size, encoder, decoder = case
     model = MAE(ViT(image, patch, *encoder), *decoder)
-    task = make_reconstruct_task(model, mean=(0.5,) * 3, std=(0.25,) * 3)
+    normalise = normalise_by_channel((0.5,) * 3, (0.25,) * 3)
+    task = make_reconstruct_task(model, normalise=normalise)
     optimizer = make_optimizer(
         lr=LR, steps=1000, b1=BETAS[0], b2=BETAS[1], weight_decay=WEIGHT_DECAY
     )

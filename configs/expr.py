@@ -80,6 +80,7 @@ def get_config(arg: str = "") -> ConfigDict:
     ))  # fmt: skip
     config.image = ConfigDict(dict(
         size=48,
+        normalise="channel",  # by `mean` and `std`; "image": by each image's own instead
         mean=(0.485, 0.456, 0.406),  # ImageNet's, as most public encoders take
         std=(0.229, 0.224, 0.225),
     ))  # fmt: skip

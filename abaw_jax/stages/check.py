@@ -9,11 +9,18 @@ from jax.sharding import Mesh
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.smoothing import smoothing_grid
 from abaw_jax.models.sequence import POSITIONS
-from abaw_jax.stages.parts import CLASS_WEIGHTS, DTYPES, make_schedule_optimizer, make_transforms
+from abaw_jax.stages.parts import (
+    CLASS_WEIGHTS,
+    DTYPES,
+    NORMALISATIONS,
+    make_schedule_optimizer,
+    make_transforms,
+)
 from abaw_jax.training.partition import check_batch
 
 TRAINED = ("pretrain", "finetune", "sequence")
 CHOICES = {
+    "image.normalise": NORMALISATIONS,
     "encoder.dtype": DTYPES,
     "finetune.pooling": ("mean", "cls"),
     "finetune.class_weights": CLASS_WEIGHTS,

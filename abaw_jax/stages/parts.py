@@ -17,12 +17,16 @@ from abaw_jax.models.vit import ViT
 from abaw_jax.tasks.frames import make_frames_task
 from abaw_jax.tasks.reconstruct import make_reconstruct_task
 from abaw_jax.tasks.sequences import make_sequences_task
-from abaw_jax.tasks.task import Task
+from abaw_jax.tasks.task import Normalise, Task, normalise_by_channel, normalise_by_image
 from abaw_jax.tracks.track import Track
 from abaw_jax.training.loop import TrainResult
 from abaw_jax.training.optim import Optimizer, make_optimizer
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+NORMALISATIONS = {
+    "channel": lambda section: normalise_by_channel(section.mean, section.std),
+    "image": lambda section: normalise_by_image,
+}
 CLASS_WEIGHTS = {"none": 0.0, "inverse": 1.0, "inverse_sqrt": 0.5}  # rule -> power of 1 / count
 
 
@@ -41,6 +45,12 @@ def make_encoder(config: Any) -> ViT:
     )
 
 
+def make_normalise(config: Any) -> Normalise:
+    """How the section `image` scales pixels."""
+    section = config.image
+    return NORMALISATIONS[section.normalise](section)
+
+
 def make_pretrain_task(config: Any) -> Task:
     """Masked reconstruction as the section `pretrain` says; no drop path, as in MAE."""
     section = config.pretrain
@@ -52,7 +62,7 @@ def make_pretrain_task(config: Any) -> Task:
         mask_ratio=section.mask_ratio,
     )
     return make_reconstruct_task(
-        model, mean=config.image.mean, std=config.image.std, norm_pix_loss=section.norm_pix_loss
+        model, normalise=make_normalise(config), norm_pix_loss=section.norm_pix_loss
     )
 
 
@@ -63,8 +73,7 @@ def make_finetune_task(config: Any, track: Track, class_weights=None) -> Task:
     return make_frames_task(
         model,
         track,
-        mean=config.image.mean,
-        std=config.image.std,
+        normalise=make_normalise(config),
         class_weights=class_weights,
         label_smoothing=section.label_smoothing,
         mixup=section.mixup,

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from abaw_jax.tasks.task import (
     Aux,
+    Normalise,
     Task,
     class_metrics,
     loss_options,
-    normalise_pixels,
     row_weight,
 )
 from abaw_jax.tracks.track import Track
@@ -21,8 +21,7 @@ def make_frames_task(
     model: nn.Module,
     track: Track,
     *,
-    mean,
-    std,
+    normalise: Normalise,
     class_weights: Sequence[float] | None = None,
     label_smoothing: float = 0.0,
     mixup: float = 0.0,
@@ -31,22 +30,23 @@ def make_frames_task(
     """The track's loss on labelled images.
 
     model: (images (B, S, S, 3), train) -> (logits (B, C), features (B, D)), as FrameClassifier.
-    Batch: image uint8 (B, S, S, 3), label (B, W), optional mask bool (B,) (False = padding). Rows
-    that are padding or unlabelled count for nothing. With class_weights the normaliser is the sum
-    of the rows' weights, as in torch. mixup, cutmix: alpha of the Beta distribution, 0 = off; with
-    both, each batch draws one of them. predict gives `probabilities` (B, C), `features` (B, D).
+    normalise: of the pixels. Batch: image uint8 (B, S, S, 3), label (B, W), optional mask bool
+    (B,) (False = padding). Rows that are padding or unlabelled count for nothing. With
+    class_weights the normaliser is the sum of the rows' weights, as in torch. mixup, cutmix: alpha
+    of the Beta distribution, 0 = off; with both, each batch draws one of them. predict gives
+    `probabilities` (B, C), `features` (B, D).
     """
     options = loss_options(class_weights, label_smoothing)
 
     def forward(params, model_state, images, train=False, rngs=None):
-        images = normalise_pixels(images, mean, std)
+        images = normalise(images)
         variables = {"params": params, **model_state}
         if not (train and model_state):
             return model.apply(variables, images, train=train, rngs=rngs), model_state
         return model.apply(variables, images, train=train, rngs=rngs, mutable=list(model_state))
 
     def init(key, batch):
-        images = normalise_pixels(batch["image"], mean, std)
+        images = normalise(batch["image"])
         variables = dict(model.init(key, images))
         return variables.pop("params"), variables
 

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from abaw_jax.models.mae import MAE, reconstruction_loss, reconstruction_target
-from abaw_jax.tasks.task import Aux, Task, normalise_pixels
+from abaw_jax.tasks.task import Aux, Normalise, Task
 
 
-def make_reconstruct_task(model: MAE, *, mean, std, norm_pix_loss: bool = True) -> Task:
+def make_reconstruct_task(model: MAE, *, normalise: Normalise, norm_pix_loss: bool = True) -> Task:
     """Squared error on the masked patches (He et al. 2022). Batch: image uint8 (B, S, S, 3).
 
-    mean, std: per-channel pixel statistics of images in [0, 1]. The noise that decides the mask is
+    normalise: of the pixels. The noise that decides the mask is
     drawn for the whole global batch from the stream 'mask'. predict gives `features` (B, D): the
     mean of the encoder's patch tokens, nothing masked.
     """
@@ -19,11 +19,11 @@ def make_reconstruct_task(model: MAE, *, mean, std, norm_pix_loss: bool = True) 
 
     def init(key, batch):
         noise = jnp.zeros((batch["image"].shape[0], patches))
-        images = normalise_pixels(batch["image"], mean, std)
+        images = normalise(batch["image"])
         return model.init(key, images, noise)["params"], {}
 
     def loss(params, model_state, batch, rngs, train):
-        images = normalise_pixels(batch["image"], mean, std)
+        images = normalise(batch["image"])
         noise = jax.random.uniform(rngs["mask"], (images.shape[0], patches))
         prediction, mask = model.apply({"params": params}, images, noise, train=train, rngs=rngs)
         if "mask" in batch:
@@ -33,7 +33,7 @@ def make_reconstruct_task(model: MAE, *, mean, std, norm_pix_loss: bool = True) 
         return loss_sum, Aux(weight, {}, model_state)
 
     def predict(params, model_state, batch):
-        images = normalise_pixels(batch["image"], mean, std)
+        images = normalise(batch["image"])
         tokens = encoder.apply({"params": params["encoder"]}, images)
         return {"features": tokens[:, 1:].mean(axis=1).astype(jnp.float32)}
 

@@ -11,7 +11,9 @@ FRAMES = {
     "kind": "frame_classifier",
     "track": "EXPR",
     "classes": list(EXPR.classes),
-    "image": {"size": SIZE, "mean": [0.5, 0.4, 0.3], "std": [0.3, 0.3, 0.3]},
+    "image": {
+        "size": SIZE, "normalise": "channel", "mean": [0.5, 0.4, 0.3], "std": [0.3, 0.3, 0.3],
+    },
     "encoder": {
         "patch_size": 8, "width": WIDTH, "depth": 1, "heads": 2, "drop_path": 0.0,
         "dtype": "float32", "remat": False,

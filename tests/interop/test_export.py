@@ -114,7 +114,10 @@ def test_absent_files(frames):
         ({"classes": ["Neutral", "Happy"]}, "Happy"),
         ({"image": None}, "no frame_classifier can be made of it"),
         ({"encoder": {"width": 16}}, "no frame_classifier can be made of it"),
-        ({"image": {"size": 15, "mean": [0.5] * 3, "std": [0.5] * 3}}, "15"),
+        (
+            {"image": {"size": 15, "normalise": "channel", "mean": [0.5] * 3, "std": [0.5] * 3}},
+            "15",
+        ),
     ],
 )
 def test_foreign_configs(frames, change, named):

@@ -11,11 +11,12 @@ from abaw_jax.models.sequence import SequenceModel
 from abaw_jax.models.vit import ViT
 from abaw_jax.tasks import make_frames_task, make_reconstruct_task, make_sequences_task
 from abaw_jax.tasks.frames import mix_images
-from abaw_jax.tasks.task import normalise_pixels
+from abaw_jax.tasks.task import normalise_by_channel, normalise_by_image
 from abaw_jax.tracks import EXPR
 from abaw_jax.training.rng import stream_keys
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.3, 0.2, 0.25)
+NORMALISE = normalise_by_channel(MEAN, STD)
 VIT = ViT(image_size=8, patch_size=4, width=8, depth=1, heads=2)
 CLASSIFIER = FrameClassifier(VIT, 8)
 SEQUENCE = SequenceModel(width=8, depth=1, heads=2, mlp_width=8, head_width=8, outputs=8)
@@ -48,7 +49,18 @@ def window_batch(size=3, length=7) -> dict:
 def test_pixels_are_normalised_per_channel():
     images = RANDOM.integers(0, 256, (2, 4, 4, 3)).astype(np.uint8)
     expected = (images / 255.0 - MEAN) / STD
-    np.testing.assert_allclose(normalise_pixels(images, MEAN, STD), expected, atol=1e-5)
+    np.testing.assert_allclose(NORMALISE(images), expected, atol=1e-5)
+
+
+def test_pixels_are_normalised_per_image():
+    images = RANDOM.integers(0, 128, (3, 4, 4, 3)).astype(np.uint8)
+    images[2] = 90  # even: no deviation to divide by
+    found = np.asarray(normalise_by_image(images))
+    expected = [(x - x.mean()) / x.std() for x in images[:2].astype(np.float64)]
+    np.testing.assert_allclose(found[:2], expected, atol=1e-5)
+    np.testing.assert_array_equal(found[2], 0)
+    brighter = np.asarray(normalise_by_image(images[:2] * 2))
+    np.testing.assert_allclose(brighter, found[:2], atol=1e-5)
 
 
 def expected_loss(logits, labels, weights, smoothing=0.0):
@@ -64,12 +76,12 @@ def expected_loss(logits, labels, weights, smoothing=0.0):
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_frames_loss_counts_labelled_rows_only(weights):
     task = make_frames_task(
-        CLASSIFIER, EXPR, mean=MEAN, std=STD, class_weights=weights, label_smoothing=0.1
+        CLASSIFIER, EXPR, normalise=NORMALISE, class_weights=weights, label_smoothing=0.1
     )
     batch = image_batch()
     params = loud(jax.jit(task.init)(jax.random.key(0), batch)[0])
     loss_sum, aux = task.loss(params, {}, batch, RNGS, False)
-    logits, _ = CLASSIFIER.apply({"params": params}, normalise_pixels(batch["image"], MEAN, STD))
+    logits, _ = CLASSIFIER.apply({"params": params}, NORMALISE(batch["image"]))
     rows = [0, 2, 3, 4]  # row 1 is unlabelled, row 5 is padding
     labels, logits = batch["label"][rows, 0], np.asarray(logits)[rows]
     expected = expected_loss(logits, labels, np.ones(8) if weights is None else weights, 0.1)
@@ -83,7 +95,7 @@ def test_frames_loss_counts_labelled_rows_only(weights):
 
 
 def test_what_does_not_count_changes_nothing():
-    task = make_frames_task(CLASSIFIER, EXPR, mean=MEAN, std=STD)
+    task = make_frames_task(CLASSIFIER, EXPR, normalise=NORMALISE)
     batch = image_batch()
     params = jax.jit(task.init)(jax.random.key(0), batch)[0]
     other = {name: value.copy() for name, value in batch.items()}
@@ -98,7 +110,7 @@ def test_what_does_not_count_changes_nothing():
 
 
 def test_a_batch_of_no_labels_has_weight_zero_and_a_finite_gradient():
-    task = make_frames_task(CLASSIFIER, EXPR, mean=MEAN, std=STD, class_weights=WEIGHTS)
+    task = make_frames_task(CLASSIFIER, EXPR, normalise=NORMALISE, class_weights=WEIGHTS)
     batch = image_batch()
     batch["label"][:] = -1
     params = jax.jit(task.init)(jax.random.key(0), batch)[0]
@@ -108,7 +120,7 @@ def test_a_batch_of_no_labels_has_weight_zero_and_a_finite_gradient():
 
 
 def test_the_mask_may_be_left_out():
-    task = make_frames_task(CLASSIFIER, EXPR, mean=MEAN, std=STD)
+    task = make_frames_task(CLASSIFIER, EXPR, normalise=NORMALISE)
     batch = image_batch()
     params = jax.jit(task.init)(jax.random.key(0), batch)[0]
     whole = {**batch, "mask": np.ones(6, bool)}
@@ -119,13 +131,11 @@ def test_the_mask_may_be_left_out():
 
 
 def test_frames_predict_gives_probabilities_and_features():
-    task = make_frames_task(CLASSIFIER, EXPR, mean=MEAN, std=STD)
+    task = make_frames_task(CLASSIFIER, EXPR, normalise=NORMALISE)
     batch = image_batch()
     params = loud(jax.jit(task.init)(jax.random.key(0), batch)[0])
     outputs = task.predict(params, {}, {"image": batch["image"]})
-    logits, features = CLASSIFIER.apply(
-        {"params": params}, normalise_pixels(batch["image"], MEAN, STD)
-    )
+    logits, features = CLASSIFIER.apply({"params": params}, NORMALISE(batch["image"]))
     np.testing.assert_allclose(outputs["probabilities"], softmax(logits, axis=1), rtol=1e-5)
     np.testing.assert_array_equal(outputs["features"], features)
 
@@ -146,14 +156,14 @@ def test_mixing_blends_or_pastes_and_says_by_how_much():
 
 
 def test_mixup_loss_is_that_of_the_soft_label():
-    task = make_frames_task(CLASSIFIER, EXPR, mean=MEAN, std=STD, mixup=0.8)
+    task = make_frames_task(CLASSIFIER, EXPR, normalise=NORMALISE, mixup=0.8)
     batch = image_batch()
     batch["label"] = np.array([[0], [3], [7], [2], [2], [5]], np.int32)
     batch["mask"][:] = True
     params = loud(jax.jit(task.init)(jax.random.key(0), batch)[0])
     loss_sum, aux = task.loss(params, {}, batch, RNGS, True)
     images, share = mix_images(RNGS["mixup"], batch["image"], 0.8, 0.0)
-    logits, _ = CLASSIFIER.apply({"params": params}, normalise_pixels(images, MEAN, STD))
+    logits, _ = CLASSIFIER.apply({"params": params}, NORMALISE(images))
     hot = np.eye(8)[batch["label"][:, 0]]
     soft = float(share) * hot + (1 - float(share)) * hot[::-1]
     expected = -(soft * log_softmax(np.asarray(logits, np.float64), axis=1)).sum()
@@ -195,13 +205,13 @@ def test_unlabelled_frames_do_not_enter_the_running_statistics():
 
 def test_reconstruction_is_scored_on_masked_patches_of_real_rows():
     model = MAE(VIT, decoder_width=8, decoder_depth=1, decoder_heads=2, mask_ratio=0.5)
-    task = make_reconstruct_task(model, mean=MEAN, std=STD, norm_pix_loss=False)
+    task = make_reconstruct_task(model, normalise=NORMALISE, norm_pix_loss=False)
     batch = {"image": image_batch()["image"]}
     params, model_state = jax.jit(task.init)(jax.random.key(0), batch)
     assert model_state == {}
     loss_sum, aux = task.loss(params, {}, batch, RNGS, True)
     noise = jax.random.uniform(RNGS["mask"], (6, 4))
-    images = normalise_pixels(batch["image"], MEAN, STD)
+    images = NORMALISE(batch["image"])
     prediction, mask = model.apply({"params": params}, images, noise)
     np.testing.assert_array_equal(mask, random_mask(noise, 0.5)[2])
     patches = np.asarray(images).reshape(6, 2, 4, 2, 4, 3).transpose(0, 1, 3, 2, 4, 5)
