@@ -104,15 +104,22 @@ def sincos_2d(grid: int, width: int) -> Float32[np.ndarray, "1+{grid}**2 {width}
     return np.concatenate([np.zeros((1, width), np.float32), table])
 
 
-def alibi(length: int, heads: int) -> Float32[np.ndarray, "{heads} {length} {length}"]:
+def alibi(
+    length: int, heads: int, *, directed: bool = False
+) -> Float32[np.ndarray, "{heads} {length} {length}"]:
     """Bias of attention towards near neighbours, -slope |i - j|: (H, T, T).
 
-    Attention with linear biases (Press et al. 2022), both directions; head h of H has the slope
-    2 ** (-8 h / H), h from 1.
+    Attention with linear biases (Press et al. 2022), in both directions; head h of H has the slope
+    2 ** (-8 h / H), h from 1. Directed: heads 2 p - 1 and 2 p have the slope of h = p; the first of
+    the two sees no key after its query (-inf), the second none before it.
     """
-    slopes = 2.0 ** (-8.0 * np.arange(1, heads + 1) / heads)
-    distance = np.abs(np.subtract.outer(np.arange(length), np.arange(length)))
-    return (-slopes[:, None, None] * distance).astype(np.float32)
+    number = np.arange(1, heads + 1)
+    slopes = 2.0 ** (-8.0 * ((number + 1) // 2 if directed else number) / heads)
+    after = np.subtract.outer(np.arange(length), np.arange(length)).T  # j - i
+    bias = -slopes[:, None, None] * np.abs(after)
+    if directed:
+        bias[0::2, after > 0] = bias[1::2, after < 0] = -np.inf
+    return bias.astype(np.float32)
 
 
 def attention(

@@ -11,14 +11,15 @@ from abaw_jax.models.heads import SequenceHead
 from abaw_jax.models.layers import AnyArray, Dense, alibi, sincos_1d
 from abaw_jax.models.transformer import TemporalEncoder
 
-POSITIONS = ("none", "sincos", "alibi")
+POSITIONS = ("none", "sincos", "alibi", "directed")
 
 
 class SequenceModel(nn.Module):
     """1x1 projection, positions, temporal encoder, per-frame head.
 
     positions: "none" (attention sees frames as a set), "sincos" (added to the projection) or
-    "alibi" (a bias of attention towards near frames). `feature_dropout` acts on the features.
+    "alibi" (a bias of attention towards near frames) or "directed" (the same, where each head sees
+    one side alone, so that before and after differ). `feature_dropout` acts on the features.
 
     features (B, T, D), mask (False = padding), counted (which rows enter the head's BatchNorm
     statistics; by default those of `mask`) -> logits (B, T, C).
@@ -52,8 +53,8 @@ class SequenceModel(nn.Module):
         x = Dense(self.width, dtype=self.dtype, name="project")(x)
         if self.positions == "sincos":
             x = x + jnp.asarray(sincos_1d(np.arange(length), self.width), self.dtype)
-        if self.positions == "alibi":
-            bias = alibi(length, self.heads)
+        if self.positions in ("alibi", "directed"):
+            bias = alibi(length, self.heads, directed=self.positions == "directed")
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = TemporalEncoder(
             self.depth, self.heads, self.mlp_width, self.dropout, self.activation, self.dtype,

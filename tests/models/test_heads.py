@@ -60,7 +60,7 @@ def sequence_model(**options):
     return SequenceModel(16, 1, 2, mlp_width=16, head_width=8, outputs=3, **options)
 
 
-@pytest.mark.parametrize("positions", ["sincos", "alibi"])
+@pytest.mark.parametrize("positions", ["sincos", "alibi", "directed"])
 @pytest.mark.parametrize("train", [False, True])
 def test_padding_changes_nothing(train, positions):
     """The same windows with more or other padding: the same logits and statistics."""

@@ -148,6 +148,14 @@ def test_alibi_falls_with_distance_in_both_directions():
     np.testing.assert_allclose(bias[3, 0], -(2.0**-8) * np.arange(5))
 
 
+def test_directed_alibi_lets_each_head_see_one_side():
+    bias, off = alibi(4, 4, directed=True), -np.inf
+    np.testing.assert_allclose(bias[0, 1], [-0.25, 0, off, off])  # before; 2 ** (-8 / 4)
+    np.testing.assert_allclose(bias[1, 1], [off, 0, -0.25, -0.5])  # after
+    np.testing.assert_allclose(bias[2, 3], -(2.0**-4) * np.array([3, 2, 1, 0]))
+    assert np.isfinite(bias[:, range(4), range(4)]).all()
+
+
 def test_a_strong_bias_is_local_attention():
     query, key = jnp.zeros((1, 1, 6, 4)), jnp.zeros((1, 1, 6, 4))
     value = jnp.arange(24.0).reshape(1, 1, 6, 4)
