@@ -154,8 +154,21 @@ def get_config(arg: str = "") -> ConfigDict:
         gaps="linear",
     ))  # fmt: skip
     config.export = ConfigDict(dict(stablehlo=True))
-    {"demo": lambda _: None, "tiny": _tiny, "faces": _faces, "paper": _paper}[scale](config)
+    {"demo": _demo, "tiny": _tiny, "faces": _faces, "paper": _paper}[scale](config)
     return config.lock()
+
+
+def _demo(config: ConfigDict) -> None:
+    """Chosen on the drawn faces' training and validation set; no paper's values."""
+    config.image.normalise = "image"
+    config.pretrain.update(epochs=4.0, batch_size=64)
+    config.pretrain.optimizer.update(warmup_epochs=0.3)
+    config.finetune.update(
+        epochs=3.0, dropout=0.0, class_weights="inverse_sqrt", crop_scale=(0.95, 1.0), rotation=3.0,
+        brightness=0.1, contrast=0.1, saturation=0.1, erase=0.0, evaluations=2,
+    )  # fmt: skip
+    config.finetune.optimizer.update(layer_decay=1.0)
+    config.sequence.update(epochs=16.0, class_weights="inverse_sqrt", positions="directed", heads=8)
 
 
 def _tiny(config: ConfigDict) -> None:

@@ -174,7 +174,7 @@ def _play(
 def _annotate(rng: np.random.Generator, truth: np.ndarray) -> np.ndarray:
     """Labels as an annotator gives them: late by a constant, each border misplaced besides."""
     frames = len(truth)
-    lag = rng.integers(0, settings.ANNOTATION_LAG + 1)
+    lag = rng.integers(*settings.ANNOTATION_LAG, endpoint=True)
     jitter = rng.integers(-settings.BORDER_JITTER, settings.BORDER_JITTER + 1, frames)
     borders = np.flatnonzero(np.diff(truth)) + 1
     pieces = np.concatenate([truth[:1], truth[borders]])
