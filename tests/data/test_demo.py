@@ -130,7 +130,7 @@ def test_splits_share_no_person():
     assert not people["train"] & people["validation"]
     assert not (people["train"] | people["validation"]) & people["test"]
     names = [v.name for r in plan_corpus("default", 0) for v in r.shown]
-    assert len(names) == len(set(names)) == 132
+    assert len(names) == len(set(names)) == sum(settings.SIZES["default"][0])
 
 
 def test_containers_have_the_rate_the_count_and_the_sound(tree):
