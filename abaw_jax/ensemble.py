@@ -1,0 +1,304 @@
+"""Combine several predictions of one track, and say what that is worth.
+
+    python -m abaw_jax.ensemble --track EXPR --predictions a=DIR b=DIR c=DIR \
+        --annotations A --method weights --output DIR
+
+Each member is a folder of <video>.npz predictions, whichever system made it. A is a folder of
+<video>.txt annotation files, the challenge's folder, or the folder of all annotations. Two scores
+are given: of the combination on the frames it was tuned on, and cross-validated, each fold of
+videos scored by weights found on the others. Folds keep a recording's videos together, and a
+person's with --persons. --compare scores every other method too.
+
+The combination is written to DIR/ensemble.json, and its predictions of all videos that any member
+has, annotated or not, to DIR/predictions. With --combination FILE in place of --annotations and
+--method, a stored ensemble.json is used as it is, on other videos by members of the same names.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from abaw_jax.errors import InputError
+from abaw_jax.evaluation.align import Aligned, align
+from abaw_jax.evaluation.ensemble import (
+    METHODS,
+    TUNED,
+    Combination,
+    Labelled,
+    Result,
+    apply,
+    evaluate_ensemble,
+    label_rows,
+    score_members,
+)
+from abaw_jax.evaluation.folds import given_folds, make_folds, read_mapping
+from abaw_jax.evaluation.predictions import load_predictions, save_prediction
+from abaw_jax.evaluation.report import text_table
+from abaw_jax.evaluation.scenes import read_scenes
+from abaw_jax.evaluation.smoothing import GAP_RULES
+from abaw_jax.files import read_json, write_json
+from abaw_jax.tracks import TRACKS, Track
+from abaw_jax.tracks.annotations import annotation_files, find_split, read_annotation
+
+
+def _define_flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+
+    def define(kind, name: str, default: Any, *rest: Any, **options: Any) -> None:
+        getattr(flags, f"DEFINE_{kind}")(name, default, *rest, flag_values=values, **options)
+
+    tracks = [track.name for track in TRACKS.values()]
+    define("enum", "track", None, tracks, "What is predicted.", case_sensitive=False)
+    define("multi_string", "predictions", [], "NAME=DIR of a member; more may follow it.")
+    define("string", "annotations", None, "Folder of annotation files.")
+    define("string", "split", "Validation_Set", "Which folder of the annotations.")
+    define("enum", "method", "weights", METHODS, "How members are combined.")
+    define("bool", "compare", False, "Score the other methods too.")
+    define("string", "output", None, "Folder to write to.")
+    define("string", "combination", None, "A stored ensemble.json to use as it is.")
+    define("integer", "folds", 5, "Folds of videos to cross-validate over.", lower_bound=2)
+    define("string", "fold_file", None, "csv video,fold: folds to use instead.")
+    define("string", "persons", None, "csv video,person: persons to keep in one fold.")
+    define("string", "scenes", None, "csv video,scene[,probability].")
+    define("multi_string", "member_scene", [], "NAME=SCENE a member was trained on.")
+    define("enum", "gaps", None, GAP_RULES, "Fill frames a member lacks from its own neighbours.")
+    define("bool", "json", False, "End with one line of JSON.")
+    define("bool", "help", False, "Show this help.")
+    # Members may follow one another, with other flags behind them.
+    values.set_gnu_getopt(True)
+    return values
+
+
+def _parse(argv: Sequence[str]) -> tuple[flags.FlagValues, dict[str, str]]:
+    """The flags, and member name -> folder."""
+    values = _define_flags()
+    try:
+        rest = values(argv)[1:]
+    except flags.Error as error:
+        raise InputError(" ".join(str(error).split())) from error
+    if values.help:
+        return values, {}
+    if wrong := [text for text in rest if "=" not in text or not values.predictions]:
+        raise InputError(f"unexpected argument {wrong[0]!r}; see --help")
+    for name in ("track", "output"):
+        if not values[name].value:
+            raise InputError(f"--{name} is missing; see --help")
+    if bool(values.annotations) == bool(values.combination):
+        raise InputError("give one of --annotations and --combination; see --help")
+    if values.fold_file and values["folds"].present:
+        raise InputError("give one of --folds and --fold_file; see --help")
+    needs_scenes = values.method == "scenes" and not values.combination
+    if needs_scenes and not (values.scenes and values.member_scene):
+        raise InputError("--method=scenes needs --scenes and --member_scene; see --help")
+    return values, _pairs([*values.predictions, *rest], "predictions", "DIR")
+
+
+def _pairs(texts: Sequence[str], flag: str, what: str) -> dict[str, str]:
+    """NAME=VALUE texts by name."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if not name or not value:
+            raise InputError(f"--{flag} {text!r}; expected NAME={what}")
+        if name in found:
+            raise InputError(f"--{flag}: {name} is given twice; give each member its own name")
+        found[name] = value
+    return found
+
+
+def _read_members(
+    folders: Mapping[str, str], options: flags.FlagValues, track: Track, rows: Mapping[str, int]
+) -> Aligned:
+    output = pathlib.Path(options.output, "predictions")
+    for name, folder in folders.items():
+        if pathlib.Path(folder).resolve() == output.resolve():
+            raise InputError(f"--output: {output} is member {name}'s own folder; name another")
+    members = {name: load_predictions(folder, track) for name, folder in folders.items()}
+    aligned = align(members, track, gaps=options.gaps, rows=rows)
+    if output.is_dir():
+        made = {f"{video}.npz" for video in aligned.videos}
+        # A folder of predictions must never be a mixture of two runs.
+        if others := sorted(p.name for p in output.glob("[!.]*.npz") if p.name not in made):
+            raise InputError(f"{output}: holds {others[0]}, of another run; name another folder")
+    return aligned
+
+
+def _folds(
+    options: flags.FlagValues, labelled: Labelled, aligned: Aligned
+) -> tuple[dict[str, int], str]:
+    """Folds of the labelled videos, and what they keep together."""
+    frames = labelled.frames(aligned)
+    persons = read_mapping(options.persons, "person") if options.persons else None
+    if options.fold_file:
+        return given_folds(frames, read_mapping(options.fold_file, "fold"), persons), "given"
+    return make_folds(frames, options.folds, persons), "person" if persons else "recording"
+
+
+def _methods(options: flags.FlagValues, track: Track) -> list[str]:
+    """The method that is written, then those that are scored beside it."""
+    if not options.compare:
+        return [options.method]
+    others = [
+        method
+        for method in METHODS
+        if method != options.method
+        and (method != "vote" or track.label_type == "int32")
+        and (method != "scenes" or (options.scenes and options.member_scene))
+    ]
+    return [options.method, *others]
+
+
+def _write(output: str, aligned: Aligned, values: np.ndarray, track: Track, record: dict) -> None:
+    """The predictions, then the record that says what they are."""
+    folder = pathlib.Path(output)
+    (folder / "ensemble.json").unlink(missing_ok=True)
+    for video, found in aligned.by_video(values).items():
+        save_prediction(folder / "predictions", video, found.frames, found.values, track.classes)
+    write_json(folder / "ensemble.json", record)
+
+
+def _record(
+    results: Mapping[str, Result],
+    aligned: Aligned,
+    labelled: Labelled,
+    track: Track,
+    folds: tuple[dict[str, int], str],
+    options: flags.FlagValues,
+    folders: Mapping[str, str],
+) -> dict[str, Any]:
+    written = results[options.method]
+    return {
+        "score": written.cross_validated.score,
+        "score_name": track.score_name,
+        **written.combination.record(track),
+        "scores": {
+            "members": score_members(aligned, labelled, track),
+            "tuned": written.tuned.score,
+            "cross_validated": written.cross_validated.score,
+            "folds": list(written.folds),
+            "methods": {
+                name: {"tuned": r.tuned.score, "cross_validated": r.cross_validated.score}
+                for name, r in results.items()
+            },
+        },
+        "metrics": dict(written.cross_validated.metrics),
+        "per_class": list(written.cross_validated.per_class),
+        "frames": len(labelled.index),
+        "videos": len(folds[0]),
+        "last_rows": labelled.last_rows,
+        "missing": {name: dict(counts) for name, counts in aligned.missing.items()},
+        "gaps": options.gaps,
+        "folds": folds[0],
+        "folds_by": folds[1],
+        "split": options.split,
+        "predictions": dict(folders),
+        "annotations": options.annotations,
+    }
+
+
+_LACKS = {"videos": "lacks videos", "frames": "lacks frames", "filled": "filled"}
+
+
+def _show(record: Mapping[str, Any]) -> None:
+    """The record's figures for people."""
+    members, missing = record["scores"]["members"], record["missing"]
+    rows = [
+        {"member": name, **members[name], **{_LACKS[k]: n for k, n in missing[name].items()}}
+        for name in members
+    ]
+    print(text_table(rows) + "\n")
+    rows = [
+        {"method": name + ("" if name in TUNED else " (nothing tuned)"), **scores}
+        for name, scores in record["scores"]["methods"].items()
+    ]
+    print(text_table(rows))
+    print(
+        f"\n{record['frames']} labelled frames of {record['videos']} videos in "
+        f"{len(record['scores']['folds'])} folds (kept together: {record['folds_by']})"
+    )
+    scores = record["scores"]
+    print(f"tuned {record['score_name']} {scores['tuned']:.4f}, on the frames it was tuned on")
+    print(
+        f"{record['track']} {record['score_name']} {record['score']:.4f} by {record['method']}, "
+        "cross-validated"
+    )
+
+
+def _evaluate(options: flags.FlagValues, folders: Mapping[str, str], track: Track) -> dict:
+    folder = find_split(options.annotations, track, options.split)
+    labels = {v: read_annotation(f, track) for v, f in annotation_files(folder).items()}
+    aligned = _read_members(folders, options, track, {v: len(rows) for v, rows in labels.items()})
+    labelled = label_rows(aligned, labels, track, "predictions of all members")
+    folds = _folds(options, labelled, aligned)
+    scenes = _pairs(options.member_scene, "member_scene", "SCENE")
+    probabilities = read_scenes(options.scenes) if options.scenes else None
+    results = {
+        method: evaluate_ensemble(
+            aligned,
+            labelled,
+            track,
+            method,
+            folds[0],
+            scenes=scenes if method == "scenes" else None,
+            probabilities=probabilities,
+        )
+        for method in _methods(options, track)
+    }
+    record = _record(results, aligned, labelled, track, folds, options, folders)
+    _write(options.output, aligned, results[options.method].values, track, record)
+    _show(record)
+    return record
+
+
+def _apply(options: flags.FlagValues, folders: Mapping[str, str], track: Track) -> dict:
+    stored = read_json(options.combination)
+    combination = Combination.load(stored, track, options.combination)
+    aligned = _read_members(folders, options, track, {})
+    probabilities = read_scenes(options.scenes) if options.scenes else None
+    values = apply(combination, aligned, track, probabilities)
+    record = {
+        **combination.record(track),
+        "missing": {name: dict(counts) for name, counts in aligned.missing.items()},
+        "gaps": options.gaps,
+        "frames": len(aligned.frames),
+        "videos": len(aligned.videos),
+        "predictions": dict(folders),
+        "combination": options.combination,
+    }
+    _write(options.output, aligned, values, track, record)
+    print(
+        f"{combination.method} of {len(combination.members)} members: {len(aligned.frames)} frames "
+        f"of {len(aligned.videos)} videos written to {options.output}"
+    )
+    return record
+
+
+def _run(argv: Sequence[str]) -> None:
+    options, folders = _parse(argv)
+    if options.help:
+        print(f"{__doc__}\n{options.get_help(include_special_flags=False)}")
+        return
+    track = TRACKS[options.track.lower()]
+    record = (_apply if options.combination else _evaluate)(options, folders, track)
+    if options.json:
+        print(json.dumps(record, allow_nan=False))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command (argv[0] is the program's name) and return its exit status: 0, or 2 where
+    what was given is wrong, after one line on standard error."""
+    try:
+        _run(sys.argv if argv is None else argv)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""Predictions of several members, side by side: one row for each frame that any of them has.
+
+Shapes: M members, V videos, N rows (frames of all videos), K outputs, W numbers in a label row.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from abaw_jax.errors import InputError
+from abaw_jax.evaluation.predictions import Prediction
+from abaw_jax.evaluation.smoothing import fill_gaps
+from abaw_jax.tracks.track import Track
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Aligned:
+    """What all members say of all frames, in one order whatever the order they were given in.
+
+    members: M names, sorted. videos: V names, sorted. first: int64 (V + 1,); rows first[v] ..
+    first[v + 1] - 1 are video v's. frames: int32 (N,), ascending in each video. values: float32
+    (M, N, K); where a member lacks the frame, the mean of those that have it. present: bool (M, N),
+    whether the member has it. missing: member -> counts of 'videos' it lacks altogether, 'frames'
+    it lacks of the videos it has, and frames 'filled' from its own neighbours by a gap rule.
+    """
+
+    members: tuple[str, ...]
+    videos: tuple[str, ...]
+    first: np.ndarray
+    frames: np.ndarray
+    values: np.ndarray
+    present: np.ndarray
+    missing: Mapping[str, Mapping[str, int]]
+
+    def rows(self, video: int) -> slice:
+        """The rows of the video of that number."""
+        return slice(int(self.first[video]), int(self.first[video + 1]))
+
+    def row_videos(self) -> np.ndarray:
+        """The video number of each row, int64 (N,)."""
+        return np.repeat(np.arange(len(self.videos)), np.diff(self.first))
+
+    def by_video(self, values: np.ndarray) -> dict[str, Prediction]:
+        """Values (N, K) of all rows as predictions by video."""
+        return {
+            video: Prediction(self.frames[self.rows(v)], values[self.rows(v)])
+            for v, video in enumerate(self.videos)
+        }
+
+
+def align(
+    members: Mapping[str, Mapping[str, Prediction]],
+    track: Track,
+    *,
+    gaps: str | None = None,
+    rows: Mapping[str, int] | None = None,
+) -> Aligned:
+    """Bring members, name -> video -> prediction in the track's class order, side by side.
+
+    gaps: None leaves a frame that a member lacks to the others. A rule of `fill_gaps` fills it from
+    the member's own neighbours, over frames 1 .. the last that any member has, or `rows` (video ->
+    rows) if that is more; a video that a member lacks altogether is left to the others all the
+    same. Raises InputError for fewer than two members, a member that shares no frame with another,
+    and values of another width or that are not finite.
+    """
+    names = tuple(sorted(members))
+    if len(names) < 2:
+        raise InputError(f"{len(names)} members; an ensemble needs two at least")
+    videos = tuple(sorted({v for m in names for v, p in members[m].items() if len(p.frames)}))
+    frames = [_frames(members, video, gaps, (rows or {}).get(video, 0)) for video in videos]
+    first = np.cumsum([0, *map(len, frames)])
+    values = np.zeros((len(names), first[-1], track.outputs), np.float32)
+    present = np.zeros((len(names), first[-1]), bool)
+    missing = {name: {"videos": 0, "frames": 0, "filled": 0} for name in names}
+    for m, name in enumerate(names):
+        for v, video in enumerate(videos):
+            prediction = members[name].get(video)
+            if prediction is None or not len(prediction.frames):
+                missing[name]["videos"] += 1
+                continue
+            _check(name, video, prediction, track)
+            lacks = len(frames[v]) - len(prediction.frames)
+            missing[name]["frames" if gaps is None else "filled"] += lacks
+            at = np.arange(first[v], first[v + 1])
+            if gaps is None:
+                at = at[np.searchsorted(frames[v], prediction.frames)]
+                values[m, at] = prediction.values
+            else:
+                values[m, at] = fill_gaps(
+                    prediction.frames, prediction.values, len(frames[v]), gaps
+                )
+            present[m, at] = True
+    shared = present.sum(axis=0) > 1
+    for m, name in enumerate(names):
+        if not (present[m] & shared).any():
+            raise InputError(
+                f"member {name}: shares no frame with another member (its {len(members[name])} "
+                "videos are not theirs); predict the same split, or leave it out"
+            )
+    fill_absent(values, present)
+    return Aligned(names, videos, first, np.concatenate(frames), values, present, missing)
+
+
+def _frames(members, video: str, gaps: str | None, rows: int) -> np.ndarray:
+    """The frames that any member has of a video, or with a gap rule all from the first."""
+    found = [m[video].frames for m in members.values() if video in m]
+    if gaps is None:
+        return np.unique(np.concatenate(found)).astype(np.int32)
+    last = max(int(frames[-1]) for frames in found if len(frames))
+    return np.arange(1, max(last, rows) + 1, dtype=np.int32)
+
+
+def _check(member: str, video: str, prediction: Prediction, track: Track) -> None:
+    shape = (len(prediction.frames), track.outputs)
+    if prediction.values.shape != shape:
+        raise InputError(
+            f"member {member}: {video} has values of shape {prediction.values.shape}; expected "
+            f"{shape} for {track.name}"
+        )
+    finite = np.isfinite(prediction.values).all(axis=1)
+    if not finite.all():
+        raise InputError(
+            f"member {member}: frame {prediction.frames[np.argmin(finite)]} of {video} has a value "
+            "that is not finite; leave such frames out"
+        )
+
+
+def fill_absent(values: np.ndarray, present: np.ndarray) -> None:
+    """Put the mean of the present members where others are absent: values (M, N, K), present (M, N).
+
+    So their share of any weighted mean goes to the present ones in equal parts.
+    """
+    some = np.flatnonzero(~present.all(axis=0))
+    here = present[:, some, None]
+    mean = (values[:, some] * here).sum(axis=0, dtype=np.float64) / here.sum(axis=0)
+    values[:, some] = np.where(here, values[:, some], mean.astype(values.dtype))
+
+
+def labelled_rows(
+    frames: Mapping[str, np.ndarray],
+    labels: Mapping[str, np.ndarray],
+    track: Track,
+    source: str = "predictions",
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
+    """Where the labelled frames stand among the predicted ones, as the scorer counts them.
+
+    frames: video -> ascending frames (n,). labels: video -> (rows, W), row i of frame i + 1.
+    Returns video -> (index into its frames (L,), label rows (L, W)), videos sorted and those
+    without a label left out, and the number of labelled last rows left out because no frame of
+    theirs is predicted: the organisers count one row more than there are frames. Raises InputError
+    for any other labelled frame that is not predicted, and where nothing is labelled.
+    """
+    found, last_rows = {}, 0
+    for video in sorted(labels):
+        rows = labels[video]
+        wanted = np.flatnonzero(track.valid(rows)) + 1
+        if not len(wanted):
+            continue
+        known = frames.get(video, np.zeros(0, np.int32))
+        if not len(known):
+            raise InputError(f"{source}: no frame of {video}, which is labelled; predict it")
+        if wanted[-1] == len(rows) and not (known == len(rows)).any():
+            wanted, last_rows = wanted[:-1], last_rows + 1
+        missing = np.setdiff1d(wanted, known)
+        if len(missing):
+            raise InputError(
+                f"{source}: lacks frame {missing[0]} of {video}, which is labelled ({len(missing)} "
+                "such frames in this video); predict them, or fill gaps by a rule first"
+            )
+        found[video] = (np.searchsorted(known, wanted), rows[wanted - 1])
+    if not sum(len(index) for index, _ in found.values()):
+        raise InputError(f"no row of the {len(labels)} annotated videos has a {track.name} label")
+    return found, last_rows

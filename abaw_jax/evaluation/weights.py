@@ -1,0 +1,140 @@
+"""The search for weights: one point of the simplex over members for each class.
+
+Coordinate ascent on the track's own score: first weights shared by all classes, then class by
+class. Each step sets one member's share to one of a few values and scales the others. It runs on
+evenly spaced rows, as neighbouring frames say nearly the same; what it proposes is compared with
+the plain average and with each member alone on all rows, so that it never does worse than these.
+Nothing is drawn at random.
+
+Shapes: M members, L labelled rows, K outputs, W numbers in a label row.
+"""
+
+import numpy as np
+from tqdm import tqdm
+
+from abaw_jax.tracks.track import Track
+
+SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+ROWS = 30_000  # that take part in the ascent
+ROUNDS = 3  # over all members (and classes) at most; a round without gain is the last
+GAIN = 1e-4  # of score that a step must bring: less is noise
+
+
+def combine(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted sum over members: values (M, L, K), weights (M, K) -> float32 (L, K)."""
+    found = np.zeros(values.shape[1:], np.float32)
+    for member, share in zip(values, weights.astype(np.float32), strict=True):
+        found += member * share
+    return found
+
+
+def with_share(weights: np.ndarray, member: int, share: float) -> np.ndarray:
+    """Weights (M, ...) with one member's set to `share` and the others scaled to sum to the rest,
+    in equal parts where they were 0."""
+    others = np.delete(weights, member, axis=0)
+    total = others.sum(axis=0)
+    even = np.full_like(others, 1 / len(others))
+    scaled = np.divide(others, total, out=even, where=total > 0) * (1 - share)
+    return np.insert(scaled, member, share, axis=0)
+
+
+def search_weights(
+    values: np.ndarray,
+    labels: np.ndarray,
+    track: Track,
+    *,
+    rows: int = ROWS,
+    progress: tqdm | None = None,
+) -> np.ndarray:
+    """Weights float64 (M, K), each column on the simplex, for the best score of these rows.
+
+    values: float32 (M, L, K). labels: (L, W), all valid. rows: how many take part in the ascent.
+    progress: a bar that takes 2 * ROUNDS steps from each search.
+    """
+    members, count, outputs = values.shape
+    thin = np.unique(np.linspace(0, count - 1, min(rows, count)).round().astype(np.int64))
+    ascent = _Ascent(values[:, thin], labels[thin], track, progress)
+    even = np.full((members, outputs), 1 / members)
+    starts = [even, *(np.repeat(alone, outputs, axis=1) for alone in np.eye(members)[:, :, None])]
+    shared = ascent.climb(max(starts, key=ascent.score), [slice(None)])
+    own = ascent.climb(shared, [slice(k, k + 1) for k in range(outputs)])
+
+    def score(weights: np.ndarray) -> float:
+        predicted = track.decode(combine(values, weights))
+        return track.summary(track.statistics(predicted, labels)).score
+
+    return max((*starts, shared, own), key=score)
+
+
+class _Ascent:
+    """Rows laid out so that changing the weights of a few classes costs little.
+
+    Statistics add up: of a trial, only the rows whose predicted label differs from the present
+    choice's are counted anew.
+    """
+
+    def __init__(self, values, labels, track, progress):
+        # Class by class, as a step changes the weights of one class.
+        self._columns = np.ascontiguousarray(values.transpose(2, 0, 1))
+        self._labels, self._track, self._progress = labels, track, progress
+
+    def _combine(self, weights: np.ndarray, classes: slice) -> np.ndarray:
+        """(L, number of these classes)."""
+        part = weights.astype(np.float32).T[classes, None]
+        return (part @ self._columns[classes])[:, 0].T
+
+    def _start(self, weights: np.ndarray) -> tuple[np.ndarray, float]:
+        """Take these weights as the present choice: their combined values (L, K) and score."""
+        combined = np.ascontiguousarray(self._combine(weights, slice(None)))
+        self._keep(self._track.decode(combined))
+        return combined, self._track.summary(self._statistics).score
+
+    def _keep(self, predicted: np.ndarray) -> None:
+        self._predicted = predicted
+        self._statistics = self._track.statistics(predicted, self._labels)
+
+    def _score(self, predicted: np.ndarray) -> float:
+        """Of all rows, by what differs from the present choice."""
+        track, count = self._track, self._track.statistics
+        differs = np.flatnonzero(predicted != self._predicted) // predicted.shape[1]
+        rows = differs if predicted.shape[1] == 1 else np.unique(differs)
+        if 2 * len(rows) > len(predicted):
+            return track.summary(count(predicted, self._labels)).score
+        labels = self._labels[rows]
+        gone, come = count(self._predicted[rows], labels), count(predicted[rows], labels)
+        return track.summary(self._statistics - gone + come).score
+
+    def score(self, weights: np.ndarray) -> float:
+        """Of the thinned rows."""
+        return self._start(weights)[1]
+
+    def climb(self, weights: np.ndarray, blocks: list[slice]) -> np.ndarray:
+        """Steps over the members within each block of classes, until a round brings nothing."""
+        combined, best = self._start(weights)
+        for done in range(ROUNDS):
+            before = best
+            for block in blocks:
+                for member in range(len(weights)):
+                    weights, best = self._step(weights, best, combined, block, member)
+            if self._progress is not None:
+                self._progress.update(1 if best > before else ROUNDS - done)
+            if best == before:
+                break
+        return weights
+
+    def _step(self, weights, best, combined, block, member):
+        """The best share of one member in one block; `combined` is kept up to date."""
+        chosen, column, kept = weights, combined[:, block].copy(), None
+        for share in SHARES:
+            trial = weights.copy()
+            trial[:, block] = with_share(weights[:, block], member, share)
+            combined[:, block] = self._combine(trial, block)
+            predicted = self._track.decode(combined)
+            found = self._score(predicted)
+            if found >= best + GAIN:
+                chosen, best, kept = trial, found, predicted
+                column = combined[:, block].copy()
+        combined[:, block] = column
+        if kept is not None:
+            self._keep(kept)
+        return chosen, best
