@@ -127,7 +127,7 @@ def _check(member: str, video: str, prediction: Prediction, track: Track) -> Non
 
 
 def fill_absent(values: np.ndarray, present: np.ndarray) -> None:
-    """Put the mean of the present members where others are absent: values (M, N, K), present (M, N).
+    """Put the mean of present members where others are absent: values (M, N, K), present (M, N).
 
     So their share of any weighted mean goes to the present ones in equal parts.
     """

@@ -146,7 +146,8 @@ def _rank_average(aligned: Aligned) -> np.ndarray:
             ranks[m, here, 0] = _mid_ranks(column, places)
             mean += np.interp(grid, shares, places) / members
         fill_absent(ranks, aligned.present)
-        joint = ranks.mean(axis=0)[:, 0]
+        # Rounded, so that what is equal but for the order of a sum stays equal.
+        joint = ranks.mean(axis=0)[:, 0].round(12)
         found[:, k] = np.interp(_mid_ranks(joint, np.sort(joint)), grid, mean)
     return found
 

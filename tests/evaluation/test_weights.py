@@ -1,0 +1,108 @@
+"""The search for weights: on the simplex, never worse than what it starts from, near the best."""
+
+import itertools
+
+import numpy as np
+import pytest
+from toy_tracks import KINDS, NUMBERS, SWITCHES, rows_of
+
+from abaw_jax.evaluation import weights as module
+from abaw_jax.evaluation.weights import combine, search_weights, with_share
+
+
+def score(track, values, labels, weights):
+    predicted = track.decode(combine(values, weights))
+    return track.summary(track.statistics(predicted, labels)).score
+
+
+def test_combine_is_a_weighted_sum():
+    rng = np.random.default_rng(0)
+    values = rng.random((3, 50, 4), dtype=np.float32)
+    weights = rng.dirichlet(np.ones(3), 4).T
+    want = np.einsum("mnk,mk->nk", values, weights)
+    np.testing.assert_allclose(combine(values, weights), want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("share", module.SHARES)
+def test_with_share_stays_on_the_simplex(share):
+    weights = np.array([[0.2, 1.0], [0.3, 0.0], [0.5, 0.0]])
+    found = with_share(weights, 0, share)
+    np.testing.assert_allclose(found.sum(axis=0), 1, rtol=1e-12)
+    np.testing.assert_array_equal(found[0], share)
+    np.testing.assert_allclose(found[1:, 0], np.array([0.375, 0.625]) * (1 - share), rtol=1e-12)
+    np.testing.assert_allclose(found[1:, 1], (1 - share) / 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("seed", range(2))
+def test_never_below_the_average_or_a_member_and_on_the_simplex(name, seed):
+    track = KINDS[name]
+    values, labels = rows_of(track, (0.5, 1.0, 3.0, 3.0), seed)
+    found = search_weights(values, labels, track)
+    assert found.shape == (4, track.outputs) and (found >= 0).all()
+    np.testing.assert_allclose(found.sum(axis=0), 1, rtol=1e-9)
+    even = np.full_like(found, 0.25)
+    alone = [np.repeat(row[:, None], track.outputs, axis=1) for row in np.eye(4)]
+    best = max(score(track, values, labels, w) for w in (even, *alone))
+    assert score(track, values, labels, found) >= best
+    np.testing.assert_array_equal(found, search_weights(values, labels, track))
+
+
+@pytest.mark.parametrize("name", ["NUMBERS", "SWITCHES"])
+def test_near_the_best_of_a_full_grid(name):
+    """These tracks score each class by itself, so that a grid over the simplex is feasible."""
+    track = {"NUMBERS": NUMBERS, "SWITCHES": SWITCHES}[name]
+    values, labels = rows_of(track, (0.5, 0.7, 1.0), videos=10)
+    found = score(track, values, labels, search_weights(values, labels, track))
+    grid = [
+        np.array([a, b, 20 - a - b]) / 20
+        for a, b in itertools.product(range(21), repeat=2)
+        if a + b <= 20
+    ]
+    even = np.full((3, track.outputs), 1 / 3)
+    best = []
+    for k in range(track.outputs):
+        trials = []
+        for point in grid:
+            trial = even.copy()
+            trial[:, k] = point
+            trials.append(score(track, values, labels, trial))
+        best.append(max(trials) - score(track, values, labels, even))
+    start = score(track, values, labels, even)
+    highest = start + sum(best)
+    assert start < found <= highest + 0.01
+    assert found - start > 0.8 * (highest - start)
+
+
+def test_useless_members_get_little_and_good_ones_differ_by_class():
+    values, labels = rows_of(NUMBERS, (0.2, 0.2, 5.0), videos=10)
+    rng = np.random.default_rng(1)
+    # The first knows valence alone, the second arousal alone.
+    values[0, :, 1] = rng.uniform(-1, 1, len(labels))
+    values[1, :, 0] = rng.uniform(-1, 1, len(labels))
+    found = search_weights(values, labels, NUMBERS)
+    assert found[0, 0] > 0.7 and found[1, 1] > 0.7 and (found[2] <= 0.1).all()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_counting_only_what_changed_gives_the_same_scores(name):
+    track = KINDS[name]
+    values, labels = rows_of(track, (0.5, 1.0, 2.0))
+    ascent = module._Ascent(values, labels, track, None)
+    rng = np.random.default_rng(0)
+    base = rng.dirichlet(np.ones(3), track.outputs).T
+    ascent.score(base)
+    for size in (0.0, 0.01, 0.1, 1.0):
+        other = (1 - size) * base + size * rng.dirichlet(np.ones(3), track.outputs).T
+        predicted = track.decode(combine(values, other))
+        assert ascent._score(predicted) == pytest.approx(
+            score(track, values, labels, other), abs=1e-12
+        )
+
+
+def test_on_thinned_rows_it_finds_nearly_the_same():
+    values, labels = rows_of(SWITCHES, (0.5, 0.8, 3.0), videos=40)
+    whole = score(SWITCHES, values, labels, search_weights(values, labels, SWITCHES))
+    thin = score(SWITCHES, values, labels, search_weights(values, labels, SWITCHES, rows=400))
+    average = score(SWITCHES, values, labels, np.full((3, 3), 1 / 3))
+    assert average < thin <= whole + 0.01 and thin > whole - 0.02
