@@ -18,7 +18,7 @@ from abaw_jax.evaluation.folds import read_columns
 from abaw_jax.files import atomic_write
 
 BINS = 8  # of each colour's histogram
-STARTS = 10  # of k-means, the tightest of which is kept
+STARTS = 30  # of k-means, the tightest of which is kept
 ROUNDS = 100  # of Lloyd's steps at most
 
 
