@@ -4,14 +4,16 @@
 
 Draws labels and members of 70 videos and prints one JSON line a track that has frames:
 
-    ours           one search of weights per class on all frames; its score is on all frames
+    ours           one search of weights per class, as the ensemble does it: the ascent sees evenly
+                   spaced frames (`weights.ROWS`), what it proposes is compared on all frames
     peer           Nelder-Mead over one softmax weight a member, all frames in each evaluation, cut
                    off after --evaluations; macro F1 by scikit-learn, CCC by NumPy's moments
     ratio          peer / ours, seconds; higher is better for ours
     seconds_cross_validated   ours, and the same search once more for each of 5 folds
 
-Scores are on the frames of the search, but for `cross_validated`. The peer stops early, so `ratio`
-is a lower bound, and its weights are fewer. Without scipy or scikit-learn `peer` is null and
+Scores are on all frames, those of the search included, but for `cross_validated`. The peer has
+fewer weights and is cut off, but sees all frames each time: `ratio` compares ways to work, not
+equal work. Without scipy or scikit-learn `peer` is null and
 `reason` says why.
 """
 
