@@ -1,14 +1,20 @@
 """Scores from sufficient statistics that add up: exact under any batching, order and merging.
 
 A split is scored over all its valid rows concatenated, so the statistics of its parts are summed
-first and the figures are computed once, from the sum. NumPy only.
+first and the figures are computed once, from the sum. All statistics are integers, those of real
+numbers too, so that sums lose no digit. NumPy only.
+
+Where a figure is 0 / 0 it is 0, never NaN: every figure of no rows; the F1 of a class that neither
+occurs nor is predicted (it stays in the mean); Pearson's r where predictions or labels are
+constant, as over a single row; the CCC where both are constant and equal.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int, Int64
+from jaxtyping import Float, Float64, Int, Int64
 
 
 def confusion_matrix(
@@ -87,3 +93,162 @@ def class_table(
         }
         for i, name in enumerate(classes)
     )
+
+
+def binary_counts(
+    predicted: Int[np.ndarray, "n K"], labels: Int[np.ndarray, "n K"]
+) -> Int64[np.ndarray, "K 2 2"]:
+    """Counts of each of K units that are on (1) or off (0): [unit, true, predicted].
+
+    Counts of parts add up to those of the whole. Raises ValueError for anything but 0 and 1.
+    """
+    for name, values in (("predicted", predicted), ("labels", labels)):
+        if values.size and not (values.min() >= 0 and values.max() <= 1):
+            raise ValueError(f"{name} hold other numbers than 0 and 1")
+    units = labels.shape[1]
+    # One index per (unit, true, predicted), so that a single pass counts them all.
+    cells = 4 * np.arange(units) + 2 * labels.astype(np.int64) + predicted
+    return np.bincount(cells.reshape(-1), minlength=4 * units).reshape(units, 2, 2)
+
+
+def binary_precision_recall_f1(
+    counts: Int[np.ndarray, "K 2 2"],
+) -> tuple[Float64[np.ndarray, " K"], Float64[np.ndarray, " K"], Float64[np.ndarray, " K"]]:
+    """Of the state "on" of each unit; 0 where the denominator is 0."""
+    hits = counts[:, 1, 1]
+    predicted, support = counts[:, :, 1].sum(axis=1), counts[:, 1, :].sum(axis=1)
+    f1 = _ratio(2 * hits, predicted + support)
+    return _ratio(hits, predicted), _ratio(hits, support), f1
+
+
+def binary_summary(counts: Int[np.ndarray, "K 2 2"]) -> dict[str, float]:
+    """Means over the units: mean_f1 (the AU score of ABAW-6), accuracy, precision and recall."""
+    precision, recall, f1 = binary_precision_recall_f1(counts)
+    right = np.trace(counts, axis1=1, axis2=2)
+    return {
+        "mean_f1": float(f1.mean()),
+        "accuracy": float(_ratio(right, counts.sum(axis=(1, 2))).mean()),
+        "mean_precision": float(precision.mean()),
+        "mean_recall": float(recall.mean()),
+    }
+
+
+def binary_table(
+    counts: Int[np.ndarray, "K 2 2"], units: Sequence[str]
+) -> tuple[dict[str, Any], ...]:
+    """One row per unit: name, precision, recall, f1; support and predicted count the state "on"."""
+    precision, recall, f1 = binary_precision_recall_f1(counts)
+    return tuple(
+        {
+            "name": name,
+            "precision": float(precision[i]),
+            "recall": float(recall[i]),
+            "f1": float(f1[i]),
+            "support": int(counts[i, 1].sum()),
+            "predicted": int(counts[i, :, 1].sum()),
+        }
+        for i, name in enumerate(units)
+    )
+
+
+DIGITS, BITS = 5, 12  # a number is taken as a multiple of 2**-60: five digits of 12 bits
+_CHUNK = 1 << 16  # rows at a time: bounds memory, and keeps every partial sum below 2**53
+
+
+def moment_sums(
+    predicted: Float[np.ndarray, "n K"], labels: Float[np.ndarray, "n K"]
+) -> Int64[np.ndarray, "K 11 11"]:
+    """Exact sums of K columns of numbers in [-1, 1], of their squares and products.
+
+    Each number is rounded to a multiple of 2^-60, which leaves every float32 of 2^-37 and above as
+    it is, and written in DIGITS digits of BITS bits. [k] sums over the rows, for all pairs, the
+    products of (1, digits of the prediction, digits of the label): integers, which matrix products
+    in float64 sum without rounding. So those of parts add up to those of the whole in any order,
+    for up to 2^39 rows, and `_moments` puts them together in integers of any size.
+    Raises ValueError for numbers beyond [-1, 1], NaN among them.
+    """
+    if predicted.shape != labels.shape:
+        raise ValueError(f"shapes {predicted.shape} and {labels.shape}; expected one shape")
+    for name, values in (("predicted", predicted), ("labels", labels)):
+        if values.size and not np.abs(values).max() <= 1:  # not for NaN
+            raise ValueError(f"{name} hold numbers beyond -1 .. 1")
+    size = 1 + 2 * DIGITS
+    sums = np.zeros((labels.shape[1], size, size), np.int64)
+    for start in range(0, len(labels), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        for k, total in enumerate(sums):
+            parts = (_digits(predicted[rows, k]), _digits(labels[rows, k]))
+            table = np.concatenate([np.ones((len(parts[0]), 1)), *parts], axis=1)
+            total += (table.T @ table).astype(np.int64)
+    return sums
+
+
+def _digits(values: np.ndarray) -> np.ndarray:
+    """Numbers (n,) -> their digits float64 (n, DIGITS), lowest first; the highest has the sign."""
+    whole = np.rint(np.ldexp(values.astype(np.float64), BITS * DIGITS)).astype(np.int64)
+    digits = whole[:, None] >> (BITS * np.arange(DIGITS))
+    digits[:, :-1] &= (1 << BITS) - 1
+    return digits.astype(np.float64)
+
+
+def _moments(sums: np.ndarray) -> tuple[int, int, int, int, int, int]:
+    """n, n mean(x), n mean(y), n^2 var(x), n^2 var(y), n^2 cov(x, y) of one column (11, 11).
+
+    x predicted, y labels. All exact: means in units of 2^-60, the rest in units of 2^-120.
+    """
+    places = np.zeros((3, 1 + 2 * DIGITS), object)
+    places[0, 0] = 1
+    places[1, 1 : 1 + DIGITS] = places[2, 1 + DIGITS :] = [1 << BITS * j for j in range(DIGITS)]
+    (n, x, y), (_, xx, xy), (_, _, yy) = (places @ sums.astype(object) @ places.T).tolist()
+    return n, x, y, n * xx - x * x, n * yy - y * y, n * xy - x * y
+
+
+def _divide(part: int, whole: int) -> float:
+    """part / whole of integers of any size, correctly rounded; 0 where the whole is 0."""
+    return part / whole if whole else 0.0
+
+
+def ccc(sums: Int[np.ndarray, "K 11 11"]) -> Float64[np.ndarray, " K"]:
+    """Concordance of each column (Lin 1989) from `moment_sums`, with population statistics.
+
+    2 cov(x, y) / (var x + var y + (mean x - mean y)^2); 0 where either is constant, and so for a
+    single row.
+    """
+    figures = []
+    for _, x, y, var_x, var_y, cov in map(_moments, sums):
+        figures.append(_divide(2 * cov, var_x + var_y + (x - y) ** 2))
+    return np.array(figures, np.float64)
+
+
+def pearson(sums: Int[np.ndarray, "K 11 11"]) -> Float64[np.ndarray, " K"]:
+    """Pearson's r of each column from `moment_sums`; 0 where either is constant."""
+    figures = []
+    for _, _, _, var_x, var_y, cov in map(_moments, sums):
+        # The square is the quotient of two integers, so that |r| cannot exceed 1.
+        figures.append(math.copysign(math.sqrt(_divide(cov * cov, var_x * var_y)), cov))
+    return np.array(figures, np.float64)
+
+
+def value_table(
+    sums: Int[np.ndarray, "K 11 11"], names: Sequence[str]
+) -> tuple[dict[str, Any], ...]:
+    """One row per column: name, ccc, pearson, rmse, mean and std of labels and of predictions."""
+    unit = 1 << BITS * DIGITS
+    rows = []
+    for k, (name, concordance, r) in enumerate(zip(names, ccc(sums), pearson(sums), strict=True)):
+        n, x, y, var_x, var_y, cov = _moments(sums[k])
+        square = _divide(var_x + var_y - 2 * cov + (x - y) ** 2, (n * unit) ** 2)
+        row = {"name": name, "ccc": float(concordance), "pearson": float(r)}
+        row["rmse"] = math.sqrt(square)
+        for what, total, spread in (("label", y, var_y), ("predicted", x, var_x)):
+            row[f"{what}_mean"] = _divide(total, n * unit)
+            row[f"{what}_std"] = math.sqrt(_divide(spread, (n * unit) ** 2))
+        rows.append(row)
+    return tuple(rows)
+
+
+def value_summary(sums: Int[np.ndarray, "K 11 11"]) -> dict[str, float]:
+    """Means over the columns: mean_ccc (the VA score of ABAW-6), mean_pearson (EMI's), rmse."""
+    table = value_table(sums, range(len(sums)))
+    means = {key: float(np.mean([row[key] for row in table])) for key in ("ccc", "pearson", "rmse")}
+    return {f"mean_{key}": mean for key, mean in means.items()}

@@ -1,19 +1,13 @@
 """Labels of frames: an encoder with a head on single images."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from abaw_jax.tasks.task import (
-    Aux,
-    Normalise,
-    Task,
-    class_metrics,
-    loss_options,
-    row_weight,
-)
+from abaw_jax.errors import InputError
+from abaw_jax.tasks.task import Aux, Normalise, Task, class_metrics, make_loss
 from abaw_jax.tracks.track import Track
 
 
@@ -22,21 +16,31 @@ def make_frames_task(
     track: Track,
     *,
     normalise: Normalise,
-    class_weights: Sequence[float] | None = None,
-    label_smoothing: float = 0.0,
+    loss: str | None = None,
+    activation: str | None = None,
     mixup: float = 0.0,
     cutmix: float = 0.0,
+    **options: Any,
 ) -> Task:
-    """The track's loss on labelled images.
+    """A loss of the track on labelled images.
 
     model: (images (B, S, S, 3), train) -> (logits (B, C), features (B, D)), as FrameClassifier.
     normalise: of the pixels. Batch: image uint8 (B, S, S, 3), label (B, W), optional mask bool
-    (B,) (False = padding). Rows that are padding or unlabelled count for nothing. With
-    class_weights the normaliser is the sum of the rows' weights, as in torch. mixup, cutmix: alpha
-    of the Beta distribution, 0 = off; with both, each batch draws one of them. predict gives
-    `probabilities` (B, C), `features` (B, D).
+    (B,) (False = padding). Rows that are padding or unlabelled count for nothing. loss, activation,
+    options: as `make_loss`; with cross-entropy's class_weights the normaliser is the sum of the
+    rows' weights, as in torch. mixup, cutmix: alpha of the Beta distribution, 0 = off; with both,
+    each batch draws one of them. predict gives `probabilities` (B, C), `features` (B, D).
+    Raises InputError as `make_loss`, and for mixing with a loss that judges rows together.
     """
-    options = loss_options(class_weights, label_smoothing)
+    loss_of = make_loss(track, loss, activation, **options)
+    activate = track.find_activation(activation)
+    mixed = bool(mixup or cutmix)
+    if mixed and not track.find_loss(loss).per_row:
+        single = (name for name, known in track.losses().items() if known.per_row)
+        raise InputError(
+            f"loss {loss or 'by default'} of {track.name}: judges rows together, so that losses of "
+            f"mixed images do not mix; set mixup and cutmix to 0, or take {', '.join(single)}"
+        )
 
     def forward(params, model_state, images, train=False, rngs=None):
         images = normalise(images)
@@ -50,36 +54,32 @@ def make_frames_task(
         variables = dict(model.init(key, images))
         return variables.pop("params"), variables
 
-    def rows(logits, labels, mask):
-        """Weight, loss and correctness of each row; 0 where it does not count."""
-        valid = track.valid(labels) & mask
-        weight = row_weight(labels, valid, class_weights)
-        return weight, jnp.where(valid, track.loss(logits, labels, **options), 0.0), valid
-
-    def loss(params, model_state, batch, rngs, train):
+    def compute(params, model_state, batch, rngs, train):
         images, labels = batch["image"], batch["label"]
         mask = batch.get("mask", jnp.ones(labels.shape[0], bool))
         share = jnp.float32(1)
-        if train and (mixup or cutmix):
+        if train and mixed:
             images, share = mix_images(rngs["mixup"], images, mixup, cutmix)
         (logits, _), model_state = forward(params, model_state, images, train, rngs)
-        weight, losses, valid = rows(logits, labels, mask)
-        if train and (mixup or cutmix):
-            # The loss is linear in its target, so two labels by their shares equal a soft one.
-            other_weight, other_losses, _ = rows(logits, labels[::-1], mask[::-1])
-            weight = share * weight + (1 - share) * other_weight
+        valid = track.valid(labels) & mask
+        losses, weights = loss_of(logits, labels, valid)
+        if train and mixed:
+            # Both labels by their shares (Zhang et al. 2018): of losses that are linear in their
+            # target, as cross-entropy is, this is the loss of the soft label.
+            other_losses, other_weights = loss_of(logits, labels[::-1], valid[::-1])
+            weights = share * weights + (1 - share) * other_weights
             losses = share * losses + (1 - share) * other_losses
         metrics = class_metrics(track, logits, labels, valid)
-        return losses.sum(), Aux(weight.sum(), metrics, model_state)
+        return losses.sum(), Aux(weights.sum(), metrics, model_state)
 
     def predict(params, model_state, batch):
         (logits, features), _ = forward(params, model_state, batch["image"])
         return {
-            "probabilities": track.activation(logits),
+            "probabilities": activate(logits),
             "features": features.astype(jnp.float32),
         }
 
-    return Task(init, loss, predict)
+    return Task(init, compute, predict)
 
 
 def mix_images(key, images, mixup: float, cutmix: float) -> tuple[jax.Array, jax.Array]:

@@ -1,11 +1,10 @@
 """Labels of sequences: a model over windows of features, one output a frame."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from abaw_jax.tasks.task import Aux, Task, class_metrics, loss_options, row_weight
+from abaw_jax.tasks.task import Aux, Task, class_metrics, make_loss
 from abaw_jax.tracks.track import Track
 
 
@@ -13,23 +12,26 @@ def make_sequences_task(
     model: nn.Module,
     track: Track,
     *,
-    class_weights: Sequence[float] | None = None,
-    label_smoothing: float = 0.0,
+    loss: str | None = None,
+    activation: str | None = None,
+    **options: Any,
 ) -> Task:
-    """The track's loss on every valid frame of every window of the global batch.
+    """A loss of the track on every valid frame of every window of the global batch.
 
     model: (features (B, T, D), mask (B, T), counted (B, T), train) -> logits (B, T, C), as
     SequenceModel. Batch: features float32 (B, T, D), mask bool (B, T) (False = padding), label
     (B, T, W). Frames that are padding or unlabelled count for nothing, neither in the loss nor in
-    BatchNorm's statistics. predict gives `probabilities` (B, T, C).
+    BatchNorm's statistics. loss, activation, options: as `make_loss`. predict gives
+    `probabilities` (B, T, C).
     """
-    options = loss_options(class_weights, label_smoothing)
+    loss_of = make_loss(track, loss, activation, **options)
+    activate = track.find_activation(activation)
 
     def init(key, batch):
         variables = dict(model.init(key, batch["features"], batch["mask"]))
         return variables.pop("params"), variables
 
-    def loss(params, model_state, batch, rngs, train):
+    def compute(params, model_state, batch, rngs, train):
         labels, mask = batch["label"], batch["mask"]
         valid = track.valid(labels) & mask
         variables = {"params": params, **model_state}
@@ -40,13 +42,12 @@ def make_sequences_task(
             )
         else:
             logits = model.apply(variables, *inputs, train=train, rngs=rngs)
-        weight = row_weight(labels, valid, class_weights)
-        losses = jnp.where(valid, track.loss(logits, labels, **options), 0.0)
+        losses, weights = loss_of(logits, labels, valid)
         metrics = class_metrics(track, logits, labels, valid)
-        return losses.sum(), Aux(weight.sum(), metrics, model_state)
+        return losses.sum(), Aux(weights.sum(), metrics, model_state)
 
     def predict(params, model_state, batch):
         logits = model.apply({"params": params, **model_state}, batch["features"], batch["mask"])
-        return {"probabilities": track.activation(logits)}
+        return {"probabilities": activate(logits)}
 
-    return Task(init, loss, predict)
+    return Task(init, compute, predict)

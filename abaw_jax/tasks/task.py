@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from abaw_jax.errors import InputError
 from abaw_jax.tracks.track import Track
-from abaw_jax.training.losses import class_weight_of
 
 
 class Aux(NamedTuple):
@@ -37,7 +37,8 @@ class Task:
         model_state is {} or {'batch_stats': ...}.
     loss: (params, model_state, batch, rngs, train) -> (loss_sum, Aux); rngs holds one key for each
         name in `training.rng.STREAMS`. Sums, never means: the step divides once, by the sum of the
-        weights, so that neither micro-batches nor devices change the value.
+        weights, so that neither micro-batches nor devices change the value. (Losses that judge
+        rows together, `tracks.track.Loss`, do so within a micro-batch: there its size matters.)
     predict: (params, model_state, batch) -> dict of arrays with the batch's first axis.
     """
 
@@ -81,12 +82,6 @@ def confusion_counts(logits: jax.Array, labels: jax.Array, weight: jax.Array) ->
     return jnp.matmul(true.T, predicted, precision=jax.lax.Precision.HIGHEST)
 
 
-def row_weight(labels, valid, class_weights) -> jax.Array:
-    """What each row (..., W) adds to the normaliser: its class's weight or 1, 0 if not valid."""
-    index = jnp.where(valid, labels[..., 0], 0).astype(jnp.int32)
-    return jnp.where(valid, class_weight_of(index, class_weights), 0.0)
-
-
 def class_metrics(track: Track, logits, labels, valid) -> dict[str, Any]:
     """Accuracy and confusion counts of a track with one class a row; {} for any other track."""
     if track.label_type != "int32" or track.label_width != 1:
@@ -100,11 +95,25 @@ def class_metrics(track: Track, logits, labels, valid) -> dict[str, Any]:
     }
 
 
-def loss_options(class_weights, label_smoothing: float) -> dict[str, Any]:
-    """The options that were asked for: a track's loss need not know those that were not."""
-    options: dict[str, Any] = {}
-    if class_weights is not None:
-        options["class_weights"] = tuple(class_weights)
-    if label_smoothing:
-        options["label_smoothing"] = label_smoothing
-    return options
+def make_loss(
+    track: Track, loss: str | None = None, activation: str | None = None, **options: Any
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """(logits (..., K), labels (..., W), valid (...)) -> (losses, weights), as `Loss.function`.
+
+    loss, activation: names of the track's, its defaults without. Options that are None were not
+    asked for: a loss need not know them. Raises InputError for a name or an option that the track
+    or the loss does not have.
+    """
+    chosen, activate = track.find_loss(loss), track.find_activation(activation)
+    options = {key: value for key, value in options.items() if value is not None}
+    if unknown := sorted(options.keys() - set(chosen.options)):
+        raise InputError(
+            f"loss {loss or 'by default'} of {track.name}: has no option {unknown[0]!r}; it takes "
+            f"{', '.join(chosen.options) or 'none'}"
+        )
+
+    def compute(logits, labels, valid):
+        outputs = activate(logits, train=True) if chosen.of_values else logits
+        return chosen.function(outputs, labels, valid, **options)
+
+    return compute

@@ -1,8 +1,8 @@
-"""What one track of the competition is: its labels, its outputs, its loss, its score, its rows.
+"""What one track of the competition is: its labels, its outputs, its losses, its score, its rows.
 
 A track is one frozen dataclass of facts and pure functions (EXPR: `tracks/expr.py`). Nothing else
 in the package knows what EXPR or VA means; adding a track adds one file and one line in
-`tracks/__init__.py`. Importing a track imports no JAX: its two JAX functions import it when called,
+`tracks/__init__.py`. Importing a track imports no JAX: its JAX functions import it when called,
 so that the scorer and the data workers start fast.
 
 Shapes: n rows (frames or clips), K outputs of the model, W numbers in a label row.
@@ -33,6 +33,27 @@ class Summary:
 
 
 @dataclasses.dataclass(frozen=True)
+class Loss:
+    """One loss of a track, as a pure function of a batch. JAX.
+
+    function: (outputs (..., K), labels (..., W), valid bool (...), **options) -> (losses, weights),
+        two float32 arrays of one shape; the loss of the global batch, and of its micro-batches
+        together, is the sum of all losses over the sum of all weights. Invalid rows add 0 to both,
+        and their gradient is 0.
+    options: the names of the options that it takes.
+    per_row: the arrays have the shape of `valid`, and each row's pair depends on that row alone, so
+        that losses of mixed rows mix. Otherwise rows are judged together (as by the CCC), within
+        the batch or micro-batch that the function is given.
+    of_values: the outputs are activation(logits, train=True); otherwise they are the logits.
+    """
+
+    function: Callable[..., tuple[Any, Any]]
+    options: tuple[str, ...] = ()
+    per_row: bool = True
+    of_values: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Track:
     """One track: facts, and pure functions of arrays.
 
@@ -44,15 +65,22 @@ class Track:
     label_width: W. label_type: 'int32' or 'float32'. label_range: lowest, highest valid label.
     invalid: the number that, in any column, makes a row unlabelled.
     score_name: what `Summary.score` is ('macro_f1').
-    activation: logits (..., K) -> probabilities (..., K), float32. JAX.
-    loss: (logits (..., K), labels (..., W), **options) -> loss of each row (...), float32, 0 for
-        invalid rows; weighting over rows is the caller's. JAX.
-    decode: values (n, K) -> predicted label rows (n, W), of label_type. NumPy.
+    activations: name -> (logits (..., K), train=False) -> values (..., K), float32: what the score,
+        the files and other people take. With train=True what losses of values take: where a value
+        is clipped, that may lie beyond the bounds. The first is the default. JAX.
+    losses: () -> name -> Loss, made when called, as it imports JAX. The first is the default.
+    decode: values (n, K) -> predicted label rows (n, W), of label_type; with a second argument
+        where the track has `thresholds`. NumPy.
     encode: label rows (n, W) -> values float32 (n, K) that decode to them; so that gaps between
         rows of a submission can be filled as those between predictions. NumPy.
     statistics: (predicted (n, W), labels (n, W)), all valid -> array of sufficient statistics;
         those of two sets of rows *add up* to those of their union. NumPy.
     summarise: (statistics, class names) -> Summary. NumPy.
+    thresholds: the default of decode's second argument, a number or (K,): where values lie at
+        least that high a class is on. None for tracks without.
+    per_clip: labels are of whole clips, rows of one csv table, and a submission's lines name clips
+        (`read_labels`). Otherwise of frames, a file of rows per video. In predictions a clip is a
+        video of one frame.
     """
 
     name: str
@@ -65,12 +93,14 @@ class Track:
     label_range: tuple[float, float]
     invalid: float
     score_name: str
-    activation: Callable[[Any], Any]
-    loss: Callable[..., Any]
-    decode: Callable[[np.ndarray], np.ndarray]
+    activations: Mapping[str, Callable[..., Any]]
+    losses: Callable[[], Mapping[str, Loss]]
+    decode: Callable[..., np.ndarray]
     encode: Callable[[np.ndarray], np.ndarray]
     statistics: Callable[[np.ndarray, np.ndarray], np.ndarray]
     summarise: Callable[[np.ndarray, Sequence[str]], Summary]
+    thresholds: float | None = None
+    per_clip: bool = False
 
     @property
     def outputs(self) -> int:
@@ -81,6 +111,28 @@ class Track:
     def header(self) -> str:
         """First line of a submission: `image_location,Neutral,...`."""
         return ",".join((self.location_column, *self.classes))
+
+    @property
+    def activation(self) -> Callable[..., Any]:
+        """The default of `activations`."""
+        return self.find_activation()
+
+    def find_activation(self, name: str | None = None) -> Callable[..., Any]:
+        """The activation of that name, or the default; InputError names those there are."""
+        return self._find("activation", self.activations, name)
+
+    def find_loss(self, name: str | None = None) -> Loss:
+        """The loss of that name, or the default; InputError names those there are."""
+        return self._find("loss", self.losses(), name)
+
+    def _find(self, kind: str, known: Mapping[str, Any], name: str | None) -> Any:
+        name = name or next(iter(known))
+        if name not in known:
+            raise InputError(
+                f"{kind} {name!r}: {self.name} has no such {kind}; expected one of "
+                f"{', '.join(known)}"
+            )
+        return known[name]
 
     def valid(self, labels: Any) -> Any:
         """Which label rows (..., W) count: bool (...). NumPy or JAX in, the same out."""

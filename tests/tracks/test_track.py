@@ -14,7 +14,7 @@ from abaw_jax.tracks import EXPR, TRACKS
 
 
 def test_facts():
-    assert TRACKS == {"expr": EXPR}
+    assert list(TRACKS) == ["va", "expr", "au", "ce", "emi"]
     assert EXPR.header == (
         "image_location,Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
     )
@@ -52,14 +52,16 @@ def test_loss_is_cross_entropy_and_nothing_for_invalid_rows():
     labels = rng.integers(0, 8, (2, 5, 1)).astype(np.int32)
     labels[0, 2] = -1
     weights = np.linspace(1, 3, 8)
-    got = EXPR.loss(jnp.asarray(logits), jnp.asarray(labels), class_weights=weights)
+    loss, valid = EXPR.find_loss().function, jnp.asarray(labels[..., 0] >= 0)
+    got, weight = loss(jnp.asarray(logits), jnp.asarray(labels), valid, class_weights=weights)
     logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     want = -np.take_along_axis(logs, np.maximum(labels, 0), -1)[..., 0]
     want *= weights[np.maximum(labels[..., 0], 0)]
     want[0, 2] = 0
     assert got.shape == (2, 5) and got.dtype == jnp.float32
     np.testing.assert_allclose(got, want, rtol=1e-5)
-    gradient = jax.grad(lambda x: EXPR.loss(x, jnp.asarray(labels)).sum())(jnp.asarray(logits))
+    np.testing.assert_allclose(weight, np.where(valid, weights[labels[..., 0]], 0))
+    gradient = jax.grad(lambda x: loss(x, labels, valid)[0].sum())(jnp.asarray(logits))
     assert np.isfinite(gradient).all() and (gradient[0, 2] == 0).all()
     assert (np.abs(gradient[0, 1]) > 0).all()
 
