@@ -3,13 +3,15 @@
     python -m abaw_jax.score --track EXPR --predictions P --annotations A
 
 P is a folder of <video>.npz predictions or a submission text file. A is a folder of <video>.txt
-annotation files, the challenge's folder, or the folder of all annotations. Every labelled frame of
-every video in A counts, all videos together; P may hold more. A labelled frame that P lacks is an
-error unless --gaps names a rule to fill it; only the row after the last frame, which the organisers
-count and no image has, may be absent, and is then left out.
+annotation files, the challenge's folder, or the folder of all annotations; for EMI, whose labels
+are of clips, a csv table or the folder of train_split.csv and valid_split.csv. Every labelled frame
+of every video in A counts, all videos together; P may hold more. A labelled frame that P lacks is
+an error unless --gaps names a rule to fill it; only the row after the last frame, which the
+organisers count and no image has, may be absent, and is then left out.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import sys
@@ -25,7 +27,7 @@ from abaw_jax.evaluation.report import class_table_text
 from abaw_jax.evaluation.smoothing import GAP_RULES, fill_gaps
 from abaw_jax.evaluation.submission import read_submission
 from abaw_jax.tracks import TRACKS, Summary, Track
-from abaw_jax.tracks.annotations import annotation_files, find_split, read_annotation
+from abaw_jax.tracks.annotations import read_labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +51,15 @@ def score_predictions(
     track: Track,
     *,
     gaps: str | None = None,
+    thresholds: float | Sequence[float] | None = None,
     source: str = "predictions",
 ) -> Scored:
     """Score videos together. labels: video -> (rows, W), row i of frame i + 1.
 
-    gaps: None, or a rule of `fill_gaps` for labelled frames without prediction. `source` names the
-    predictions in errors. Raises InputError if a labelled frame is missing and no rule is named, if
-    a labelled video has no prediction at all, or if no row is labelled.
+    gaps: None, or a rule of `fill_gaps` for labelled frames without prediction. thresholds: in
+    place of the track's, where it has such. `source` names the predictions in errors. Raises
+    InputError if a labelled frame is missing and no rule is named, if a labelled video has no
+    prediction at all, or if no row is labelled.
     """
     wanted = {video: np.flatnonzero(track.valid(rows)) + 1 for video, rows in labels.items()}
     wanted = {video: frames for video, frames in wanted.items() if len(frames)}
@@ -78,6 +82,9 @@ def score_predictions(
         missing = {video: frames for video, frames in missing.items() if len(frames)}
         if missing:
             raise InputError(_missing_message(missing, source))
+    decode = track.decode
+    if thresholds is not None:
+        decode = functools.partial(track.decode, thresholds=thresholds)
     parts = []
     for video, frames in wanted.items():
         rows = labels[video]
@@ -89,7 +96,7 @@ def score_predictions(
                 predictions[video].frames, predictions[video].values, len(rows), gaps
             )
             values = filled[frames - 1]
-        parts.append(track.evaluate(track.decode(values), rows[frames - 1]))
+        parts.append(track.evaluate(decode(values), rows[frames - 1]))
     return Scored(
         summary=track.summary(sum(parts)),
         frames=sum(map(len, wanted.values())),
@@ -138,6 +145,9 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_enum(
         "gaps", None, GAP_RULES, "Fill labelled frames without prediction.", flag_values=values
     )
+    flags.DEFINE_list(
+        "thresholds", None, "AU: one number, or one for each unit.", flag_values=values
+    )
     flags.DEFINE_bool("json", False, "End with one line of JSON.", flag_values=values)
     flags.DEFINE_bool("help", False, "Show this help.", flag_values=values)
     return values
@@ -159,7 +169,28 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
     return values
 
 
-def _record(scored: Scored, track: Track, options: flags.FlagValues, folder: str) -> dict[str, Any]:
+def _thresholds(options: flags.FlagValues, track: Track) -> float | list[float] | None:
+    """The numbers of --thresholds; InputError if they are none, or the track has no such thing."""
+    if options.thresholds is None:
+        return None
+    given = f"--thresholds={','.join(options.thresholds)}"
+    if track.thresholds is None:
+        raise InputError(f"{given}: {track.name} is not decided by thresholds; leave them out")
+    try:
+        numbers = [float(number) for number in options.thresholds]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, track.outputs) or not np.isfinite(numbers).all():
+        raise InputError(
+            f"{given}; expected one number or {track.outputs}, one for each of "
+            f"{','.join(track.classes)}"
+        )
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _record(
+    scored: Scored, track: Track, options: flags.FlagValues, thresholds: Any, source: str
+) -> dict[str, Any]:
     summary = scored.summary
     return {
         "score": summary.score,
@@ -173,8 +204,9 @@ def _record(scored: Scored, track: Track, options: flags.FlagValues, folder: str
         "filled": scored.filled,
         "last_rows": scored.last_rows,
         "gaps": options.gaps,
+        "thresholds": track.thresholds if thresholds is None else thresholds,
         "predictions": options.predictions,
-        "annotations": folder,
+        "annotations": source,
     }
 
 
@@ -184,14 +216,21 @@ def _run(argv: Sequence[str]) -> None:
         print(f"{__doc__}\n{options.get_help(include_special_flags=False)}")
         return
     track = TRACKS[options.track.lower()]
-    folder = find_split(options.annotations, track, options.split)
-    labels = {v: read_annotation(f, track) for v, f in annotation_files(folder).items()}
+    thresholds = _thresholds(options, track)
+    labels, source = read_labels(options.annotations, track, options.split)
     predictions = read_predictions(options.predictions, track, labels)
     scored = score_predictions(
-        predictions, labels, track, gaps=options.gaps, source=options.predictions
+        predictions,
+        labels,
+        track,
+        gaps=options.gaps,
+        thresholds=thresholds,
+        source=options.predictions,
     )
     print(class_table_text(scored.summary))
-    print(f"\n{scored.frames} labelled frames of {scored.videos} videos")
+    clips = f"{scored.videos} labelled clips"
+    frames = f"{scored.frames} labelled frames of {scored.videos} videos"
+    print(f"\n{clips if track.per_clip else frames}")
     if scored.filled:
         print(f"{scored.filled} of these frames had no prediction: filled ({options.gaps})")
     if scored.last_rows:
@@ -201,7 +240,7 @@ def _run(argv: Sequence[str]) -> None:
             print(f"{name} {value:.4f}")
     print(f"{track.name} {track.score_name} {scored.summary.score:.4f}")
     if options.json:
-        print(json.dumps(_record(scored, track, options, str(folder)), allow_nan=False))
+        print(json.dumps(_record(scored, track, options, thresholds, str(source)), allow_nan=False))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -113,10 +113,12 @@ def get_config(arg: str = "") -> ConfigDict:
         optimizer=optimizer(1e-3, layer_decay=0.8),
         pooling="mean",
         dropout=0.1,
+        loss="cross_entropy",  # or focal, soft_f1 (this one without mixup and cutmix)
+        loss_options=ConfigDict(),  # what it takes besides, as gamma=2.0 of focal
         label_smoothing=0.1,
         mixup=0.0,
         cutmix=0.0,
-        class_weights="none",  # none, inverse (1 / count) or inverse_sqrt (its root)
+        class_weights="none",  # inverse, inverse_sqrt, max, effective, share, or eight numbers
         crop_scale=(0.8, 1.0),
         rotation=10.0,  # degrees either way
         brightness=0.2,
@@ -144,6 +146,8 @@ def get_config(arg: str = "") -> ConfigDict:
         activation="relu",
         positions="alibi",  # none, sincos, alibi or directed
         feature_dropout=0.1,
+        loss="cross_entropy",  # as the next three: see above
+        loss_options=ConfigDict(),
         label_smoothing=0.1,
         class_weights="none",
         ema_decay=0.0,

@@ -1,7 +1,8 @@
 """Submission files: the example's lines in its order, every one of them, and their reader.
 
 A line is `<video>/<number>.jpg,<label row>`; the header is the track's. Lines exist for frames that
-have no crop: they are filled from their neighbours.
+have no crop: they are filled from their neighbours. Where labels are of clips, a line names the
+clip by its number; a clip is a video whose only frame is 1.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from abaw_jax.errors import InputError
 from abaw_jax.evaluation.predictions import Prediction, load_predictions
 from abaw_jax.evaluation.smoothing import Smoothing, smooth_prediction
 from abaw_jax.files import atomic_write
-from abaw_jax.tracks.annotations import parse_rows, read_lines
+from abaw_jax.tracks.annotations import clip_name, parse_rows, read_lines
 from abaw_jax.tracks.track import Track
 
 
@@ -44,18 +45,31 @@ def _read_lines(path: str | os.PathLike, track: Track) -> list[str]:
     return lines[1:]
 
 
-def _locations(texts: list[str], path: str | os.PathLike) -> Locations:
+def _place(text: str, track: Track) -> tuple[str, int] | None:
+    """(video, frame) of a location, None if it is none."""
+    if track.per_clip:
+        clip = clip_name(text)
+        return clip and (clip, 1)
+    # Video names hold digits, '_' and '-' themselves: only the last '/' and '.' divide.
+    video, _, image = text.rpartition("/")
+    number = image.rpartition(".")[0]
+    if not (video and number.isascii() and number.isdigit() and 1 <= int(number) < 2**31):
+        return None
+    return video, int(number)
+
+
+def _locations(texts: list[str], path: str | os.PathLike, track: Track) -> Locations:
     """Parse the locations; InputError as file:line if one does not parse or stands twice."""
     lines: dict[str, list[int]] = {}
     frames: dict[str, list[int]] = {}
     for index, text in enumerate(texts):
-        # Video names hold digits, '_' and '-' themselves: only the last '/' and '.' divide.
-        video, _, image = text.rpartition("/")
-        number = image.rpartition(".")[0]
-        if not (video and number.isascii() and number.isdigit() and 1 <= int(number) < 2**31):
-            raise InputError(f"{path}:{index + 2}: {text[:80]!r}; expected <video>/<number>.jpg")
+        place = _place(text, track)
+        if place is None:
+            expected = "a clip's number" if track.per_clip else "<video>/<number>.jpg"
+            raise InputError(f"{path}:{index + 2}: {text[:80]!r}; expected {expected}")
+        video, number = place
         lines.setdefault(video, []).append(index)
-        frames.setdefault(video, []).append(int(number))
+        frames.setdefault(video, []).append(number)
     found = Locations(
         text=texts,
         lines={video: np.array(rows, np.int64) for video, rows in lines.items()},
@@ -79,7 +93,7 @@ def read_example(path: str | os.PathLike, track: Track) -> Locations:
     `<video>/<number>.jpg`, or one that stands twice.
     """
     texts = [line.split(",", 1)[0].strip() for line in _read_lines(path, track)]
-    return _locations(texts, path)
+    return _locations(texts, path, track)
 
 
 def read_submission(
@@ -98,7 +112,7 @@ def read_submission(
         texts.append(text.strip())
         rows.append(row)
     values = parse_rows(rows, track, path, first_line=2, allow_invalid=False)
-    locations = _locations(texts, path)
+    locations = _locations(texts, path, track)
     found = {}
     for video, lines in locations.lines.items():
         order = np.argsort(locations.frames[video])

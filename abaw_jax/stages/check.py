@@ -1,7 +1,7 @@
 """Values of a config that no model, optimiser or batch can be made of, found before any work."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jax.sharding import Mesh
@@ -10,12 +10,16 @@ from abaw_jax.errors import InputError
 from abaw_jax.evaluation.smoothing import smoothing_grid
 from abaw_jax.models.sequence import POSITIONS
 from abaw_jax.stages.parts import (
-    CLASS_WEIGHTS,
     DTYPES,
     NORMALISATIONS,
+    WEIGHT_RULES,
+    make_finetune_task,
     make_schedule_optimizer,
+    make_sequence_task,
     make_transforms,
+    parse_weight_rule,
 )
+from abaw_jax.tracks import TRACKS
 from abaw_jax.training.partition import check_batch
 
 TRAINED = ("pretrain", "finetune", "sequence")
@@ -23,8 +27,6 @@ CHOICES = {
     "image.normalise": NORMALISATIONS,
     "encoder.dtype": DTYPES,
     "finetune.pooling": ("mean", "cls"),
-    "finetune.class_weights": CLASS_WEIGHTS,
-    "sequence.class_weights": CLASS_WEIGHTS,
     "sequence.activation": ("relu", "gelu"),
     "sequence.positions": POSITIONS,
 }
@@ -77,11 +79,30 @@ def check_config(config: Any, mesh: Mesh) -> None:
         with _within(f"config.{name}"):
             check_batch(section.batch_size, mesh, section.accumulate)
             make_schedule_optimizer(section, 10 * section.batch_size)
+    for name, make_task in (("finetune", make_finetune_task), ("sequence", make_sequence_task)):
+        with _within(f"config.{name}"):
+            _check_loss(config, name, make_task)
     with _within("config.extract"):
         check_batch(config.extract.batch_size, mesh)
     make_transforms(config)
     with _within("config.ensemble"):
         smoothing_grid(tuple(config.ensemble.kinds), config.ensemble.gaps)
+
+
+def _check_loss(config: Any, name: str, make_task: Callable[..., Any]) -> None:
+    """Raise InputError for a loss that the track lacks, or options and rules that it cannot take.
+
+    The labels are not known yet: weights of 1 stand for those that a rule will find in them.
+    """
+    track, section, weights = TRACKS[config.track], config[name], {}
+    for option in WEIGHT_RULES:
+        rule = section.get(option)
+        if rule is None or parse_weight_rule(rule, track.outputs, option)[0] == "none":
+            continue
+        if isinstance(rule, str) and track.label_type != "int32":
+            raise InputError(f"{option} {rule!r}: {track.name} has no classes to count")
+        weights[option] = (1.0,) * track.outputs
+    make_task(config, track, weights)
 
 
 @contextlib.contextmanager

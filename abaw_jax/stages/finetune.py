@@ -20,8 +20,8 @@ from abaw_jax.interop.archive import check_variables, content_hash, load_model, 
 from abaw_jax.recipe import Context
 from abaw_jax.stages.parts import (
     count_steps,
-    make_class_weights,
     make_finetune_task,
+    make_loss_weights,
     make_schedule_optimizer,
     make_transforms,
     training_figures,
@@ -46,7 +46,7 @@ def run(context: Context) -> dict:
     config, folder, track = context.config, context.folder("finetune"), context.track
     section = config.finetune
     records, indices, labels = labelled(context, "train")
-    weights = make_class_weights(section.class_weights, labels[indices], track.outputs)
+    weights = make_loss_weights(section, labels[indices], track)
     task = make_finetune_task(config, track, weights)
     steps, epoch = count_steps(section, len(indices))
     result = train(

@@ -4,12 +4,14 @@ The values are taken as they are; `stages.check` says which cannot be.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from abaw_jax.data.transforms import Transform, make_pretrain_transform, make_train_transform
+from abaw_jax.errors import InputError
 from abaw_jax.models.heads import FrameClassifier
 from abaw_jax.models.mae import MAE
 from abaw_jax.models.sequence import SequenceModel
@@ -27,7 +29,44 @@ NORMALISATIONS = {
     "channel": lambda section: normalise_by_channel(section.mean, section.std),
     "image": lambda section: normalise_by_image,
 }
-CLASS_WEIGHTS = {"none": 0.0, "inverse": 1.0, "inverse_sqrt": 0.5}  # rule -> power of 1 / count
+
+Weights = Mapping[str, tuple[float, ...]]  # option of a loss -> a number for each class
+Rule = str | Sequence[float]
+
+
+def _balanced(power: float):
+    """1 / count^power, scaled so that the mean over the training rows is 1."""
+
+    def weigh(counts: np.ndarray, rows: int) -> np.ndarray:
+        weights = counts**-power
+        return weights * counts.sum() / (weights * counts).sum()
+
+    return weigh
+
+
+def _effective(counts: np.ndarray, rows: int, beta: float = 0.9999) -> np.ndarray:
+    """(1 - beta) / (1 - beta^count), scaled to a sum of K: Cui et al. 2019, section 3.3."""
+    weights = -1 / np.expm1(counts * math.log(beta))
+    return weights * len(counts) / weights.sum()
+
+
+# Rule -> (counts float64 (K,), all above 0; number of rows) -> weights (K,).
+WEIGHT_RULES = {
+    "class_weights": {
+        "none": None,
+        "inverse": _balanced(1.0),
+        "inverse_sqrt": _balanced(0.5),
+        "max": lambda counts, rows: counts.max() / counts,
+        "effective": _effective,
+        "share": lambda counts, rows: 1 - counts / counts.sum(),
+        "negative": lambda counts, rows: rows / (2 * np.maximum(rows - counts, 1)),
+    },
+    "positive_weights": {
+        "none": None,
+        "ratio": lambda counts, rows: (rows - counts) / counts,
+        "ratio_sqrt": lambda counts, rows: np.sqrt((rows - counts) / counts),
+    },
+}
 
 
 def make_encoder(config: Any) -> ViT:
@@ -66,23 +105,22 @@ def make_pretrain_task(config: Any) -> Task:
     )
 
 
-def make_finetune_task(config: Any, track: Track, class_weights=None) -> Task:
-    """Labels of frames as the section `finetune` says."""
+def make_finetune_task(config: Any, track: Track, weights: Weights | None = None) -> Task:
+    """Labels of frames as the section `finetune` says; weights: those of `make_loss_weights`."""
     section = config.finetune
     model = FrameClassifier(make_encoder(config), track.outputs, section.pooling, section.dropout)
     return make_frames_task(
         model,
         track,
         normalise=make_normalise(config),
-        class_weights=class_weights,
-        label_smoothing=section.label_smoothing,
         mixup=section.mixup,
         cutmix=section.cutmix,
+        **make_loss_arguments(section, weights),
     )
 
 
-def make_sequence_task(config: Any, track: Track, class_weights=None) -> Task:
-    """Labels of sequences as the section `sequence` says."""
+def make_sequence_task(config: Any, track: Track, weights: Weights | None = None) -> Task:
+    """Labels of sequences as the section `sequence` says; weights as above."""
     section = config.sequence
     model = SequenceModel(
         width=section.width,
@@ -96,9 +134,101 @@ def make_sequence_task(config: Any, track: Track, class_weights=None) -> Task:
         positions=section.positions,
         feature_dropout=section.feature_dropout,
     )
-    return make_sequences_task(
-        model, track, class_weights=class_weights, label_smoothing=section.label_smoothing
-    )
+    return make_sequences_task(model, track, **make_loss_arguments(section, weights))
+
+
+def make_loss_arguments(section: Any, weights: Weights | None) -> dict[str, Any]:
+    """What a training section says of its loss, as a task takes it.
+
+    Keys that a section may leave out: loss, output (the track's defaults), loss_options (none).
+    """
+    return {
+        "loss": section.get("loss"),
+        "activation": section.get("output"),
+        "label_smoothing": section.label_smoothing or None,
+        **(section.get("loss_options") or {}),
+        **(weights or {}),
+    }
+
+
+def make_loss_weights(section: Any, labels: np.ndarray, track: Track) -> Weights:
+    """Weights of a training section's loss from the training labels (n, W), by option.
+
+    Its keys class_weights and positive_weights, where there are any, hold rules or numbers.
+    """
+    weights = {
+        option: make_class_weights(rule, labels, track.outputs, option)
+        for option in WEIGHT_RULES
+        if (rule := section.get(option)) is not None
+    }
+    return {option: numbers for option, numbers in weights.items() if numbers is not None}
+
+
+def make_class_weights(
+    rule: Rule, labels: np.ndarray, classes: int, option: str = "class_weights"
+) -> tuple[float, ...] | None:
+    """Weights of the classes from the training labels (n, W), None for the rule 'none'.
+
+    Of a track with one class a row (W = 1) the rows of each class are counted, of one with several
+    units the rows in which each is on. The rules of `class_weights`:
+
+        inverse       1 / count         } scaled so that the mean over what is
+        inverse_sqrt  1 / sqrt(count)   } counted is 1
+        max           largest count / count (`fuxi`)
+        effective     (1 - b) / (1 - b^count), summing to K (Cui et al. 2019); b = 0.9999, or as in
+                      'effective:0.999'
+        share         1 - count / sum of counts (`masked_vit`)
+        negative      rows / (2 * rows in which the unit is off) (with `ratio`: `hsemotion`)
+
+    and of `positive_weights`: ratio, rows off / rows on, and ratio_sqrt, its root. A class that
+    never occurs weighs 0. Or the numbers themselves, one for each class.
+    Raises InputError for another rule, and for labels that are no classes.
+    """
+    rule, parameters = parse_weight_rule(rule, classes, option)
+    if not isinstance(rule, str):
+        return rule
+    if rule == "none":
+        return None
+    if labels.dtype.kind == "f":
+        raise InputError(f"{option} {rule!r}: labels are real numbers, of which none is a class")
+    labels = labels[(labels >= 0).all(axis=1)]
+    one_class = labels.shape[1] == 1
+    counts = np.bincount(labels[:, 0], minlength=classes) if one_class else labels.sum(axis=0)
+    present = counts > 0
+    weights = np.zeros(classes)
+    weigh = WEIGHT_RULES[option][rule]
+    weights[present] = weigh(counts[present].astype(np.float64), len(labels), *parameters)
+    return tuple(weights.tolist())
+
+
+def parse_weight_rule(
+    rule: Rule, classes: int, option: str
+) -> tuple[str | tuple[float, ...], tuple[float, ...]]:
+    """(name of a rule, its parameters) or (the numbers that were given, ()).
+
+    Raises InputError for an unknown name, a parameter that cannot be, or other than one number of
+    at least 0 for each class.
+    """
+    if not isinstance(rule, str):
+        numbers = tuple(float(number) for number in rule)
+        if len(numbers) != classes or not all(0 <= number < math.inf for number in numbers):
+            raise InputError(f"{option} {numbers}; expected {classes} numbers of at least 0")
+        return numbers, ()
+    name, colon, parameter = rule.partition(":")
+    known = WEIGHT_RULES[option]
+    if name not in known or (colon and known[name] is not _effective):
+        raise InputError(
+            f"{option} {rule!r}; expected one of {', '.join(known)}, or {classes} numbers"
+        )
+    if not colon:
+        return name, ()
+    try:
+        beta = float(parameter)
+    except ValueError:
+        beta = math.nan
+    if not 0 < beta < 1:
+        raise InputError(f"{option} {rule!r}; expected a number between 0 and 1 after the colon")
+    return name, (beta,)
 
 
 def count_steps(section: Any, examples: int) -> tuple[int, float]:
@@ -115,19 +245,6 @@ def make_schedule_optimizer(section: Any, examples: int) -> Optimizer:
     options["clip_norm"] = options["clip_norm"] or None
     options["layer_decay"] = None if options["layer_decay"] == 1.0 else options["layer_decay"]
     return make_optimizer(steps=steps, warmup_steps=warmup, **options)
-
-
-def make_class_weights(rule: str, labels: np.ndarray, classes: int) -> tuple[float, ...] | None:
-    """Weights of the classes from the training labels (n, 1), None for the rule 'none'.
-
-    'inverse': 1 / count; 'inverse_sqrt': its square root; scaled so that the mean over the training
-    frames is 1. A class that never occurs weighs 0.
-    """
-    if rule == "none":
-        return None
-    counts = np.bincount(labels[labels >= 0], minlength=classes)
-    weights = np.where(counts > 0, np.maximum(counts, 1.0) ** -CLASS_WEIGHTS[rule], 0.0)
-    return tuple(weights * counts.sum() / (weights * counts).sum())
 
 
 def make_transforms(config: Any) -> dict[str, Transform]:

@@ -27,7 +27,7 @@ from abaw_jax.recipe import Context
 from abaw_jax.stages.extract import splits
 from abaw_jax.stages.parts import (
     count_steps,
-    make_class_weights,
+    make_loss_weights,
     make_schedule_optimizer,
     make_sequence_task,
     training_figures,
@@ -63,7 +63,7 @@ def run(context: Context) -> dict:
     config, folder, track = context.config, context.folder("sequence"), context.track
     section = config.sequence
     windows, reader = split_windows(context, "train")
-    weights = make_class_weights(section.class_weights, windows.labels, track.outputs)
+    weights = make_loss_weights(section, windows.labels, track)
     task = make_sequence_task(config, track, weights)
     predict = make_split_predict(context, task)
     steps, epoch = count_steps(section, len(windows))

@@ -1,10 +1,15 @@
 """The organisers' annotation files, read the same way by the corpus reader and by the scorer.
 
-A file `<video>.txt` has one header line, which is skipped without being parsed (for EXPR it holds
-8 names above rows of one integer), then one row per frame: row i, counted from 1, belongs to image
-i. The organisers count one row more than there are frames; rows without an image are kept here.
+Of tracks whose labels are of frames, a file `<video>.txt` has one header line, which is skipped
+without being parsed (for EXPR it holds 8 names above rows of one integer), then one row per frame:
+row i, counted from 1, belongs to image i. The organisers count one row more than there are frames;
+rows without an image are kept here.
+
+Of tracks whose labels are of clips, one csv table a split: a header with the submission's names in
+any case and order, then one row per clip, which is named by its number.
 """
 
+import csv
 import os
 import pathlib
 import re
@@ -84,6 +89,71 @@ def parse_rows(
             f"from {low:g} to {high:g}{unlabelled}"
         )
     return values.astype(track.label_type)
+
+
+# Split -> the name of its table, for tracks whose labels are of clips.
+CLIP_TABLES = {"Train_Set": "train_split.csv", "Validation_Set": "valid_split.csv"}
+
+
+def read_labels(
+    annotations: str | os.PathLike, track: Track, split: str
+) -> tuple[dict[str, np.ndarray], pathlib.Path]:
+    """All labels of one split: (video or clip -> (rows, W), the folder or table they were read of).
+
+    `annotations`: as in `find_split`; for tracks whose labels are of clips the table, or the folder
+    that holds it. Raises InputError as the functions that it calls.
+    """
+    if not track.per_clip:
+        folder = find_split(annotations, track, split)
+        return {v: read_annotation(f, track) for v, f in annotation_files(folder).items()}, folder
+    path = pathlib.Path(annotations)
+    if path.is_dir():
+        path = path / CLIP_TABLES.get(split, split)
+    return read_clip_table(path, track), path
+
+
+def read_clip_table(path: str | os.PathLike, track: Track) -> dict[str, np.ndarray]:
+    """A csv table of clips -> clip name (`clip_name`) -> its label row (1, W), in the file's order.
+
+    Columns are found by their names, in any case; others are passed over. Raises InputError as
+    file:line for a header that lacks one, a row of another width, a clip that is no number or
+    stands twice, and for numbers as `read_annotation` does.
+    """
+    # Line by line, so that a quote that is never closed spoils its own line alone.
+    header, *lines = (
+        next(csv.reader([line], skipinitialspace=True), []) for line in read_lines(path)
+    )
+    found = [name.strip().lower() for name in header]
+    wanted = [name.lower() for name in (track.location_column, *track.classes)]
+    for name, shown in zip(wanted, (track.location_column, *track.classes), strict=True):
+        if found.count(name) != 1:
+            raise InputError(
+                f"{path}:1: has {found.count(name)} columns {shown!r}; expected one each of "
+                f"{track.header}"
+            )
+    columns = [found.index(name) for name in wanted]
+    if not lines:
+        raise InputError(f"{path}: has no row below its header line; copy the table again")
+    clips, rows = {}, []
+    for number, cells in enumerate(lines, start=2):
+        if len(cells) != len(header):
+            raise InputError(
+                f"{path}:{number}: has {len(cells)} columns; its header has {len(header)}"
+            )
+        clip = clip_name(cells[columns[0]])
+        if clip is None or clip in clips:
+            what = "is no clip's number" if clip is None else f"stands in line {clips[clip]} too"
+            raise InputError(f"{path}:{number}: {cells[columns[0]]!r} {what}; mend the table")
+        clips[clip] = number
+        rows.append(",".join(cells[column] for column in columns[1:]))
+    values = parse_rows(rows, track, path, first_line=2, allow_invalid=True)
+    return {clip: row[None] for clip, row in zip(clips, values, strict=True)}
+
+
+def clip_name(text: str) -> str | None:
+    """A clip's name: its number in at least five digits, however it is written; None for others."""
+    text = text.strip()
+    return text.zfill(5) if text.isascii() and text.isdigit() else None
 
 
 def _shown(line: str) -> str:

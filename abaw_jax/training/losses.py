@@ -175,7 +175,7 @@ def squared_error(
 def _valid_values(values, targets, valid):
     """Both as float32, 0 in rows that do not count, so that their gradient is 0 whatever they are;
     and the mask as float32 (..., 1)."""
-    mask = valid[..., None]
+    mask = jnp.asarray(valid)[..., None]
     values = jnp.where(mask, values.astype(jnp.float32), 0.0)
     targets = jnp.where(mask, targets.astype(jnp.float32), 0.0)
     return values, targets, mask.astype(jnp.float32)

@@ -110,7 +110,8 @@ def test_absent_files(frames):
     [
         ({"kind": None}, "kind 'None'"),
         ({"kind": ["vit"]}, "expected one of frame_classifier, sequence_model"),
-        ({"track": "VA"}, "track 'VA'"),
+        ({"track": "FER"}, "track 'FER'"),
+        ({"track": "VA"}, "this version has ('valence', 'arousal')"),
         ({"classes": ["Neutral", "Happy"]}, "Happy"),
         ({"image": None}, "no frame_classifier can be made of it"),
         ({"encoder": {"width": 16}}, "no frame_classifier can be made of it"),

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,15 +7,19 @@ import pytest
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import confusion_matrix
 
+from abaw_jax.errors import InputError
 from abaw_jax.models.heads import FrameClassifier
 from abaw_jax.models.mae import MAE, random_mask
 from abaw_jax.models.sequence import SequenceModel
 from abaw_jax.models.vit import ViT
 from abaw_jax.tasks import make_frames_task, make_reconstruct_task, make_sequences_task
 from abaw_jax.tasks.frames import mix_images
-from abaw_jax.tasks.task import normalise_by_channel, normalise_by_image
-from abaw_jax.tracks import EXPR
+from abaw_jax.tasks.task import make_loss, normalise_by_channel, normalise_by_image
+from abaw_jax.tracks import AU, EXPR, VA
+from abaw_jax.training.optim import make_optimizer
+from abaw_jax.training.partition import make_mesh
 from abaw_jax.training.rng import stream_keys
+from abaw_jax.training.step import make_state, make_train_step
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.3, 0.2, 0.25)
 NORMALISE = normalise_by_channel(MEAN, STD)
@@ -233,3 +239,84 @@ def test_init_needs_shapes_only():
     params, model_state = jax.eval_shape(task.init, jax.random.key(0), shapes)
     assert "head" in params and model_state["batch_stats"]["head"]["norm"]["mean"].shape == (8,)
     assert params["head"]["fc2"]["kernel"].dtype == jnp.float32
+
+
+def test_losses_that_judge_rows_together_refuse_mixing():
+    build = functools.partial(make_frames_task, FrameClassifier(VIT, 2), VA, normalise=NORMALISE)
+    for mixing in ({"mixup": 0.8}, {"cutmix": 1.0}):
+        with pytest.raises(InputError, match=r"of VA: judges rows together.*set mixup .* take mse"):
+            build(**mixing)
+        with pytest.raises(InputError, match="loss ccc_sequence of VA"):
+            build(loss="ccc_sequence", **mixing)
+        build(loss="mse", **mixing)
+    build()
+
+
+def test_mixup_of_units_and_numbers_takes_both_labels_by_their_shares():
+    rng = np.random.default_rng(4)
+    for track, loss in ((VA, "mse"), (AU, "binary_cross_entropy")):
+        model = FrameClassifier(VIT, track.outputs)
+        task = make_frames_task(model, track, normalise=NORMALISE, loss=loss, mixup=0.8)
+        labels = rng.integers(0, 2, (6, track.label_width)).astype(track.label_type)
+        batch = {**image_batch(), "label": labels, "mask": np.ones(6, bool)}
+        params = loud(jax.jit(task.init)(jax.random.key(0), batch)[0])
+        loss_sum, aux = task.loss(params, {}, batch, RNGS, True)
+        images, share = mix_images(RNGS["mixup"], batch["image"], 0.8, 0.0)
+        logits, _ = model.apply({"params": params}, NORMALISE(images))
+        row_loss = make_loss(track, loss)
+        rows = [row_loss(logits, y, np.ones(6, bool))[0] for y in (labels, labels[::-1])]
+        expected = share * rows[0] + (1 - share) * rows[1]
+        assert float(loss_sum) == pytest.approx(float(expected.sum()), rel=1e-5)
+        assert float(aux.weight) == pytest.approx(6)
+
+
+def test_options_that_a_loss_does_not_take_are_refused():
+    with pytest.raises(InputError, match="loss ccc of VA: has no option 'gamma'; it takes none"):
+        make_loss(VA, "ccc", gamma=2.0, class_weights=None)
+    with pytest.raises(InputError, match="loss by default of AU: has no option 'margin'; it"):
+        make_sequences_task(SEQUENCE, AU, margin=0.1)
+
+
+def test_values_are_activated_in_loss_and_prediction():
+    model = SequenceModel(width=8, depth=1, heads=2, mlp_width=8, head_width=8, outputs=2)
+    batch = window_batch()
+    batch["label"] = RANDOM.uniform(-1, 1, (3, 7, 2)).astype(np.float32)
+    batch["label"][1, 2, 0] = -5
+    valid = VA.valid(batch["label"]) & batch["mask"]
+    inputs = {k: batch[k] for k in ("features", "mask")}
+    for output, expected in (("tanh", np.tanh), ("linear", np.asarray)):
+        task = make_sequences_task(model, VA, loss="ccc", activation=output)
+        params, model_state = jax.jit(task.init)(jax.random.key(0), batch)
+        params = jax.tree.map(lambda x: 4 * x, loud(params))
+        logits = np.asarray(model.apply({"params": params, **model_state}, *inputs.values()))
+        assert np.abs(logits).max() > 1
+        x, y = expected(logits)[valid].astype(np.float64), batch["label"][valid]
+        cov = ((x - x.mean(0)) * (y - y.mean(0))).mean(0)
+        ccc = 2 * cov / (x.var(0) + y.var(0) + (x.mean(0) - y.mean(0)) ** 2)
+        loss_sum, aux = task.loss(params, model_state, batch, RNGS, False)
+        assert float(aux.weight) == valid.sum() and aux.metrics == {}
+        assert float(loss_sum) / valid.sum() == pytest.approx(1 - ccc.mean(), rel=1e-4)
+        values = task.predict(params, model_state, inputs)["probabilities"]
+        np.testing.assert_allclose(values, np.clip(expected(logits), -1, 1), rtol=1e-5, atol=1e-6)
+
+
+def test_ccc_over_micro_batches_is_their_mean_weighted_by_rows():
+    model = SequenceModel(width=8, depth=1, heads=2, mlp_width=8, head_width=8, outputs=2)
+    task = make_sequences_task(model, VA)
+    batch = window_batch(4)
+    batch["label"] = RANDOM.uniform(-1, 1, (4, 7, 2)).astype(np.float32)
+    optimizer = make_optimizer(lr=1e-3, steps=5)
+    mesh = make_mesh((1, 1, 1), jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        state = make_state(task, optimizer, seed=0, batch=batch, mesh=mesh)
+        step = jax.jit(make_train_step(task, optimizer, seed=0, accumulate=2))
+        _, metrics = step(state, batch)
+    loss_sum = weight = 0
+    model_state = state.model_state
+    for index in range(2):
+        micro = {k: v[index::2] for k, v in batch.items()}
+        keys = {k: jax.random.fold_in(v, index) for k, v in stream_keys(0, 0).items()}
+        part, aux = task.loss(state.params, model_state, micro, keys, True)
+        loss_sum, weight, model_state = loss_sum + part, weight + aux.weight, aux.model_state
+    assert float(weight) == batch["mask"].sum() == float(metrics["loss"][1])
+    assert float(metrics["loss"][0]) == pytest.approx(float(loss_sum), rel=1e-5)
