@@ -105,10 +105,11 @@ def binary_counts(
     for name, values in (("predicted", predicted), ("labels", labels)):
         if values.size and not (values.min() >= 0 and values.max() <= 1):
             raise ValueError(f"{name} hold other numbers than 0 and 1")
-    units = labels.shape[1]
-    # One index per (unit, true, predicted), so that a single pass counts them all.
-    cells = 4 * np.arange(units) + 2 * labels.astype(np.int64) + predicted
-    return np.bincount(cells.reshape(-1), minlength=4 * units).reshape(units, 2, 2)
+    both, on, said = (
+        values.sum(axis=0, dtype=np.int64) for values in (labels & predicted, labels, predicted)
+    )
+    neither = len(labels) - on - said + both
+    return np.stack([neither, said - both, on - both, both], axis=1).reshape(-1, 2, 2)
 
 
 def binary_precision_recall_f1(

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from abaw_jax.training import losses
+from abaw_jax.training.partition import make_mesh
+from abaw_jax.training.step import put_batch
 
 RANDOM = np.random.default_rng(0)
 SHAPE = (3, 5, 4)
@@ -241,6 +243,30 @@ def test_sequences_weigh_by_their_rows():
     np.testing.assert_array_equal(weight, VALID.sum(1))
     whole = losses.ccc_loss(VALUES, TARGETS, VALID)
     assert whole[0].shape == () and float(whole[1]) == VALID.sum()
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_rows_are_judged_together_across_devices(name):
+    loss, _ = TOGETHER[name]
+    rng = np.random.default_rng(3)
+    batch = {
+        "values": rng.uniform(0, 1, (16, 5, 2)).astype(np.float32),
+        "targets": rng.integers(0, 2, (16, 5, 2)).astype(np.float32),
+        "valid": rng.random((16, 5)) < 0.7,
+    }
+
+    @jax.jit
+    def run(batch):
+        return jax.value_and_grad(lambda x: loss(x, batch["targets"], batch["valid"])[0].sum())(
+            batch["values"]
+        )
+
+    mesh = make_mesh()
+    assert mesh.size == 8
+    with jax.set_mesh(mesh):
+        divided = run(put_batch(batch, mesh))
+    for one, eight in zip(run(batch), divided, strict=True):
+        np.testing.assert_allclose(one, eight, rtol=1e-5, atol=1e-6)
 
 
 EXTREME = np.array([[-1e4, -200.0, -90.0, -20.0], [20.0, 90.0, 200.0, 1e4]], np.float32)
