@@ -39,7 +39,7 @@ class Loss:
     function: (outputs (..., K), labels (..., W), valid bool (...), **options) -> (losses, weights),
         two float32 arrays of one shape; the loss of the global batch, and of its micro-batches
         together, is the sum of all losses over the sum of all weights. Invalid rows add 0 to both,
-        and their gradient is 0.
+        and their gradient is 0, whatever their labels and whatever finite outputs they have.
     options: the names of the options that it takes.
     per_row: the arrays have the shape of `valid`, and each row's pair depends on that row alone, so
         that losses of mixed rows mix. Otherwise rows are judged together (as by the CCC), within
