@@ -13,12 +13,12 @@ class InputError(ValueError):
     """
 
 
-def unknown_name(name: str, what: str, known: Iterable[str]) -> InputError:
+def unknown_name(where: str, name: str, what: str, known: Iterable[str]) -> InputError:
     """The error for a name that is none of those known: it lists them, and the nearest if any is.
 
-    what: what the name should have been, with its article ('a stage').
+    where: the flag or key that holds it. what: what it should be, with its article ('a stage').
     """
     known = list(known)
     nearest = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return InputError(f"{name!r} is not {what}; known are {', '.join(known)}{hint}")
+    return InputError(f"{where}: {name!r} is not {what}; known are {', '.join(known)}{hint}")

@@ -107,9 +107,9 @@ def run(
     """
     unknown = [name for name in stages if name not in STAGES]
     if unknown:
-        raise unknown_name(unknown[0], "a stage", STAGES)
+        raise unknown_name("--stages", unknown[0], "a stage", STAGES)
     if config.track not in TRACKS:
-        raise unknown_name(config.track, "a track", TRACKS)
+        raise unknown_name("config.track", config.track, "a track", TRACKS)
     context = Context(ml_collections.FrozenConfigDict(config), workdir, mesh)
     results = {}
     with _locked(workdir):

@@ -109,9 +109,10 @@ def alibi(
 ) -> Float32[np.ndarray, "{heads} {length} {length}"]:
     """Bias of attention towards near neighbours, -slope |i - j|: (H, T, T).
 
-    Attention with linear biases (Press et al. 2022), in both directions; head h of H has the slope
-    2 ** (-8 h / H), h from 1. Directed: heads 2 p - 1 and 2 p have the slope of h = p; the first of
-    the two sees no key after its query (-inf), the second none before it.
+    The slopes of linear biases (Press et al. 2022), 2 ** (-8 h / H) for head h of H, h from 1; the
+    paper's attention is causal, neither form here is its own. Directed: heads 2 p - 1 and 2 p have
+    the slope of h = p; the first of the two sees no key after its query (-inf), the second none
+    before it.
     """
     number = np.arange(1, heads + 1)
     slopes = 2.0 ** (-8.0 * ((number + 1) // 2 if directed else number) / heads)

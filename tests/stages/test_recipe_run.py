@@ -169,11 +169,13 @@ def test_a_config_without_a_section_is_refused():
 
 
 def test_unknown_stages_and_tracks_are_named(tmp_path, stages):
-    with pytest.raises(InputError, match=r"'prepair' is not a stage; .* mean 'prepare'\?"):
+    with pytest.raises(
+        InputError, match=r"--stages: 'prepair' is not a stage; .* mean 'prepare'\?"
+    ):
         run(tmp_path, stages=["prepair"])
     made = config()
     made.track = "exprs"
-    with pytest.raises(InputError, match=r"'exprs' is not a track; .* mean 'expr'\?"):
+    with pytest.raises(InputError, match=r"config.track: 'exprs' is not a track; .* mean 'expr'\?"):
         run(tmp_path, made)
     assert not list(tmp_path.iterdir())
 

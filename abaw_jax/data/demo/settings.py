@@ -24,8 +24,9 @@ SIZES = {
     "large": ((960, 280, 80), (70, 120)),
 }
 PAIR_SHARE = 0.14  # videos that show two people (`_left`, `_right`)
-# Nobody twice. How many people there are decides what a ViT learns: with 96 it learned who is who
-# (.24 frame by frame), with 300, from as many images in all, expressions (.43).
+# Nobody twice: a small ViT learns who is who where people are few. Without pre-training and from as
+# many images in all it came to .24 frame by frame with 96 people, and to .43 with 300 and
+# per-image normalisation (one run each, with VERSION 1's other constants).
 VIDEOS_PER_PERSON = 1.0
 
 # ---- Resting faces: what one frame cannot tell from an expression --------------------------------
