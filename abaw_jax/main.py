@@ -16,7 +16,7 @@ from ml_collections import config_flags
 
 from abaw_jax import recipe
 from abaw_jax.errors import InputError
-from abaw_jax.memory import use_huge_pages
+from abaw_jax.memory import tune_malloc
 from abaw_jax.training.loop import Interrupted
 from abaw_jax.training.partition import make_mesh
 
@@ -75,5 +75,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    tune_malloc()
     app.run(main, flags_parser=parse)

@@ -1,21 +1,30 @@
-"""Huge pages for what XLA:CPU allocates."""
+"""How glibc serves what XLA:CPU allocates."""
 
 import os
 import platform
 import sys
 
-# Huge pages where the kernel leaves it to the program. Keeping freed memory mapped as well
-# (mmap_max=0, arena_max=1) is some percent faster yet, but doubles the memory a run needs.
-TUNABLES = "glibc.malloc.hugetlb=1"
+# Huge pages where the kernel leaves it to the program; freed memory stays with the process and is
+# used again (no mmap, no trimming below 16 GiB). Of two arenas, because a thread's own arena cannot
+# hold blocks over 64 MiB and would map those anew.
+TUNABLES = ":".join(
+    [
+        "glibc.malloc.hugetlb=1",
+        "glibc.malloc.mmap_max=0",
+        "glibc.malloc.trim_threshold=17179869184",
+        "glibc.malloc.arena_max=2",
+    ]
+)
 
 
-def use_huge_pages() -> None:
-    """Start this program again, once, with `GLIBC_TUNABLES` that ask for huge pages.
+def tune_malloc() -> None:
+    """Start this program again, once, with `GLIBC_TUNABLES` that keep its memory.
 
-    XLA:CPU asks for its scratch memory anew in every step; glibc maps and unmaps it each time, and
-    the kernel hands it out in pages of 4 KiB: a third of the processor time of a small ViT's step.
-    glibc reads its tunables before main, so they can only be set from outside. Does nothing but on
-    Linux with glibc, and where GLIBC_TUNABLES is set already.
+    XLA:CPU asks for its scratch memory anew in every step. As glibc is set up, that is mapped and
+    unmapped each time, and the kernel clears it in pages of 4 KiB: up to a third of the time of a
+    ViT-S MAE's step on two cores, and huge pages alone do not always help. A run may hold up to 1.4
+    times the memory for it. glibc reads its tunables before main, so they can only be set from
+    outside. Does nothing but on Linux with glibc, and where GLIBC_TUNABLES is set already.
     """
     if platform.libc_ver()[0] != "glibc" or "GLIBC_TUNABLES" in os.environ:
         return

@@ -6,9 +6,9 @@ import sys
 
 PROGRAM = """
 import os, sys
-from abaw_jax.memory import use_huge_pages
+from abaw_jax.memory import tune_malloc
 print("start", flush=True)
-use_huge_pages()
+tune_malloc()
 print(os.environ["GLIBC_TUNABLES"], sys.argv[1:])
 """
 
