@@ -14,7 +14,6 @@ has, annotated or not, to DIR/predictions. With --combination FILE in place of -
 --method, a stored ensemble.json is used as it is, on other videos by members of the same names.
 """
 
-import json
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from abaw_jax import command
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.align import Aligned, align
 from abaw_jax.evaluation.ensemble import (
@@ -42,18 +42,11 @@ from abaw_jax.evaluation.report import text_table
 from abaw_jax.evaluation.scenes import read_scenes
 from abaw_jax.evaluation.smoothing import GAP_RULES
 from abaw_jax.files import read_json, write_json
-from abaw_jax.tracks import TRACKS, Track
+from abaw_jax.tracks import Track
 from abaw_jax.tracks.annotations import annotation_files, find_split, read_annotation
 
 
-def _define_flags() -> flags.FlagValues:
-    values = flags.FlagValues()
-
-    def define(kind, name: str, default: Any, *rest: Any, **options: Any) -> None:
-        getattr(flags, f"DEFINE_{kind}")(name, default, *rest, flag_values=values, **options)
-
-    tracks = [track.name for track in TRACKS.values()]
-    define("enum", "track", None, tracks, "What is predicted.", case_sensitive=False)
+def _define_flags(define: command.Define) -> None:
     define("multi_string", "predictions", [], "NAME=DIR of a member; more may follow it.")
     define("string", "annotations", None, "Folder of annotation files.")
     define("string", "split", "Validation_Set", "Which folder of the annotations.")
@@ -67,35 +60,21 @@ def _define_flags() -> flags.FlagValues:
     define("string", "scenes", None, "csv video,scene[,probability].")
     define("multi_string", "member_scene", [], "NAME=SCENE a member was trained on.")
     define("enum", "gaps", None, GAP_RULES, "Fill frames a member lacks from its own neighbours.")
-    define("bool", "json", False, "End with one line of JSON.")
-    define("bool", "help", False, "Show this help.")
-    # Members may follow one another, with other flags behind them.
-    values.set_gnu_getopt(True)
-    return values
 
 
-def _parse(argv: Sequence[str]) -> tuple[flags.FlagValues, dict[str, str]]:
-    """The flags, and member name -> folder."""
-    values = _define_flags()
-    try:
-        rest = values(argv)[1:]
-    except flags.Error as error:
-        raise InputError(" ".join(str(error).split())) from error
-    if values.help:
-        return values, {}
-    if wrong := [text for text in rest if "=" not in text or not values.predictions]:
-        raise InputError(f"unexpected argument {wrong[0]!r}; see --help")
-    for name in ("track", "output"):
-        if not values[name].value:
-            raise InputError(f"--{name} is missing; see --help")
-    if bool(values.annotations) == bool(values.combination):
+def _read_options(options: flags.FlagValues, rest: Sequence[str]) -> dict[str, str]:
+    """Member name -> folder; InputError where the flags do not go together."""
+    wrong = [text for text in rest if "=" not in text or not options.predictions]
+    command.refuse_arguments(wrong)
+    command.require(options, "output")
+    if bool(options.annotations) == bool(options.combination):
         raise InputError("give one of --annotations and --combination; see --help")
-    if values.fold_file and values["folds"].present:
+    if options.fold_file and options["folds"].present:
         raise InputError("give one of --folds and --fold_file; see --help")
-    needs_scenes = values.method == "scenes" and not values.combination
-    if needs_scenes and not (values.scenes and values.member_scene):
+    needs_scenes = options.method == "scenes" and not options.combination
+    if needs_scenes and not (options.scenes and options.member_scene):
         raise InputError("--method=scenes needs --scenes and --member_scene; see --help")
-    return values, _pairs([*values.predictions, *rest], "predictions", "DIR")
+    return _pairs([*options.predictions, *rest], "predictions", "DIR")
 
 
 def _pairs(texts: Sequence[str], flag: str, what: str) -> dict[str, str]:
@@ -278,26 +257,14 @@ def _apply(options: flags.FlagValues, folders: Mapping[str, str], track: Track) 
     return record
 
 
-def _run(argv: Sequence[str]) -> None:
-    options, folders = _parse(argv)
-    if options.help:
-        print(f"{__doc__}\n{options.get_help(include_special_flags=False)}")
-        return
-    track = TRACKS[options.track.lower()]
-    record = (_apply if options.combination else _evaluate)(options, folders, track)
-    if options.json:
-        print(json.dumps(record, allow_nan=False))
+def _run(options: flags.FlagValues, rest: Sequence[str], track: Track) -> dict[str, Any]:
+    folders = _read_options(options, rest)
+    return (_apply if options.combination else _evaluate)(options, folders, track)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command (argv[0] is the program's name) and return its exit status: 0, or 2 where
-    what was given is wrong, after one line on standard error."""
-    try:
-        _run(sys.argv if argv is None else argv)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """`command.run` of this command."""
+    return command.run(__doc__, _define_flags, _run, argv)
 
 
 if __name__ == "__main__":

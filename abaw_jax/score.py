@@ -12,7 +12,6 @@ organisers count and no image has, may be absent, and is then left out.
 
 import dataclasses
 import functools
-import json
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,12 +20,13 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from abaw_jax import command
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.predictions import Prediction, load_predictions
 from abaw_jax.evaluation.report import class_table_text
 from abaw_jax.evaluation.smoothing import GAP_RULES, fill_gaps
 from abaw_jax.evaluation.submission import read_submission
-from abaw_jax.tracks import TRACKS, Summary, Track
+from abaw_jax.tracks import Summary, Track
 from abaw_jax.tracks.annotations import read_labels
 
 
@@ -129,63 +129,12 @@ def read_predictions(path: str, track: Track, videos: Iterable[str]) -> dict[str
     return {v: Prediction(rows[v][0], track.encode(rows[v][1])) for v in videos if v in rows}
 
 
-def _define_flags() -> flags.FlagValues:
-    values = flags.FlagValues()
-    names = [track.name for track in TRACKS.values()]
-    flags.DEFINE_enum(
-        "track", None, names, "What is scored.", case_sensitive=False, flag_values=values
-    )
-    flags.DEFINE_string(
-        "predictions", None, "Folder of <video>.npz, or a submission file.", flag_values=values
-    )
-    flags.DEFINE_string("annotations", None, "Folder of annotation files.", flag_values=values)
-    flags.DEFINE_string(
-        "split", "Validation_Set", "Which folder of the annotations.", flag_values=values
-    )
-    flags.DEFINE_enum(
-        "gaps", None, GAP_RULES, "Fill labelled frames without prediction.", flag_values=values
-    )
-    flags.DEFINE_list(
-        "thresholds", None, "AU: one number, or one for each unit.", flag_values=values
-    )
-    flags.DEFINE_bool("json", False, "End with one line of JSON.", flag_values=values)
-    flags.DEFINE_bool("help", False, "Show this help.", flag_values=values)
-    return values
-
-
-def _parse(argv: Sequence[str]) -> flags.FlagValues:
-    values = _define_flags()
-    try:
-        rest = values(argv)
-    except flags.Error as error:
-        raise InputError(" ".join(str(error).split())) from error
-    if values.help:
-        return values
-    if len(rest) > 1:
-        raise InputError(f"unexpected argument {rest[1]!r}; see --help")
-    for name in ("track", "predictions", "annotations"):
-        if not values[name].value:
-            raise InputError(f"--{name} is missing; see --help")
-    return values
-
-
-def _thresholds(options: flags.FlagValues, track: Track) -> float | list[float] | None:
-    """The numbers of --thresholds; InputError if they are none, or the track has no such thing."""
-    if options.thresholds is None:
-        return None
-    given = f"--thresholds={','.join(options.thresholds)}"
-    if track.thresholds is None:
-        raise InputError(f"{given}: {track.name} is not decided by thresholds; leave them out")
-    try:
-        numbers = [float(number) for number in options.thresholds]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (1, track.outputs) or not np.isfinite(numbers).all():
-        raise InputError(
-            f"{given}; expected one number or {track.outputs}, one for each of "
-            f"{','.join(track.classes)}"
-        )
-    return numbers[0] if len(numbers) == 1 else numbers
+def _define_flags(define: command.Define) -> None:
+    define("string", "predictions", None, "Folder of <video>.npz, or a submission file.")
+    define("string", "annotations", None, "Folder of annotation files.")
+    define("string", "split", "Validation_Set", "Which folder of the annotations.")
+    define("enum", "gaps", None, GAP_RULES, "Fill labelled frames without prediction.")
+    define("list", "thresholds", None, "AU: one number, or one for each unit.")
 
 
 def _record(
@@ -210,13 +159,10 @@ def _record(
     }
 
 
-def _run(argv: Sequence[str]) -> None:
-    options = _parse(argv)
-    if options.help:
-        print(f"{__doc__}\n{options.get_help(include_special_flags=False)}")
-        return
-    track = TRACKS[options.track.lower()]
-    thresholds = _thresholds(options, track)
+def _run(options: flags.FlagValues, rest: Sequence[str], track: Track) -> dict[str, Any]:
+    command.refuse_arguments(rest)
+    command.require(options, "predictions", "annotations")
+    thresholds = command.read_thresholds(options.thresholds, track)
     labels, source = read_labels(options.annotations, track, options.split)
     predictions = read_predictions(options.predictions, track, labels)
     scored = score_predictions(
@@ -239,19 +185,12 @@ def _run(argv: Sequence[str]) -> None:
         if name != track.score_name:
             print(f"{name} {value:.4f}")
     print(f"{track.name} {track.score_name} {scored.summary.score:.4f}")
-    if options.json:
-        print(json.dumps(_record(scored, track, options, thresholds, str(source)), allow_nan=False))
+    return _record(scored, track, options, thresholds, str(source))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command (argv[0] is the program's name) and return its exit status: 0, or 2 where
-    what was given is wrong, after one line on standard error."""
-    try:
-        _run(sys.argv if argv is None else argv)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """`command.run` of this command."""
+    return command.run(__doc__, _define_flags, _run, argv)
 
 
 if __name__ == "__main__":

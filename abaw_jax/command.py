@@ -1,0 +1,97 @@
+"""What the commands on prediction folders share: flags of their own, a record, one line of refusal.
+
+A command has two functions: one defines its flags beyond --track, --json and --help; the other does
+the work, prints for people and returns the record that --json prints as the last line.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from abaw_jax.errors import InputError
+from abaw_jax.tracks import TRACKS, Track
+
+# define('string', 'output', None, 'Folder to write to.'): the kinds are absl's.
+Define = Callable[..., None]
+Body = Callable[[flags.FlagValues, Sequence[str], Track], dict[str, Any]]
+
+
+def run(
+    program: str, define_flags: Callable[[Define], None], body: Body, argv: Sequence[str] | None
+) -> int:
+    """Run a command (argv[0] is its name) and return its exit status: 0, or 2 where what was given
+    is wrong, after one line on standard error.
+
+    program: its docstring, shown by --help. body: (flags, arguments that are no flags, track) ->
+    record. InputError is what is wrong; everything else keeps its traceback.
+    """
+    options = _make_flags(define_flags)
+    try:
+        try:
+            rest = options(sys.argv if argv is None else argv)[1:]
+        except flags.Error as error:
+            raise InputError(" ".join(str(error).split())) from error
+        if options.help:
+            print(f"{program}\n{options.get_help(include_special_flags=False)}")
+            return 0
+        require(options, "track")
+        record = body(options, rest, TRACKS[options.track.lower()])
+        if options.json:
+            print(json.dumps(record, allow_nan=False))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _make_flags(define_flags: Callable[[Define], None]) -> flags.FlagValues:
+    """The command's flags, apart from those that other modules define for all programs."""
+    values = flags.FlagValues()
+
+    def define(kind: str, name: str, default: Any, *rest: Any, **options: Any) -> None:
+        getattr(flags, f"DEFINE_{kind}")(name, default, *rest, flag_values=values, **options)
+
+    names = [track.name for track in TRACKS.values()]
+    define("enum", "track", None, names, "What is predicted.", case_sensitive=False)
+    define_flags(define)
+    define("bool", "json", False, "End with one line of JSON.")
+    define("bool", "help", False, "Show this help.")
+    # Flags may stand behind arguments that are none.
+    values.set_gnu_getopt(True)
+    return values
+
+
+def require(options: flags.FlagValues, *names: str) -> None:
+    """InputError for the first of these flags that was not given, or is empty."""
+    for name in names:
+        if not options[name].value:
+            raise InputError(f"--{name} is missing; see --help")
+
+
+def refuse_arguments(rest: Sequence[str]) -> None:
+    """InputError for what stands on the command line and is no flag."""
+    if rest:
+        raise InputError(f"unexpected argument {rest[0]!r}; see --help")
+
+
+def read_thresholds(given: Sequence[str] | None, track: Track) -> float | list[float] | None:
+    """The numbers of --thresholds; InputError if they are none, or the track has no such thing."""
+    if given is None:
+        return None
+    shown = f"--thresholds={','.join(given)}"
+    if track.thresholds is None:
+        raise InputError(f"{shown}: {track.name} is not decided by thresholds; leave them out")
+    try:
+        numbers = [float(number) for number in given]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, track.outputs) or not np.isfinite(numbers).all():
+        raise InputError(
+            f"{shown}; expected one number or {track.outputs}, one for each of "
+            f"{','.join(track.classes)}"
+        )
+    return numbers[0] if len(numbers) == 1 else numbers
