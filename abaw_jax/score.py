@@ -11,7 +11,6 @@ organisers count and no image has, may be absent, and is then left out.
 """
 
 import dataclasses
-import functools
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,10 +21,11 @@ from absl import flags
 
 from abaw_jax import command
 from abaw_jax.errors import InputError
+from abaw_jax.evaluation.align import labelled_rows
 from abaw_jax.evaluation.predictions import Prediction, load_predictions
 from abaw_jax.evaluation.report import class_table_text
-from abaw_jax.evaluation.smoothing import GAP_RULES, fill_gaps
-from abaw_jax.evaluation.submission import read_submission
+from abaw_jax.evaluation.smoothing import GAP_RULES, Smoothing, smooth_prediction
+from abaw_jax.evaluation.submission import decoder, read_submission
 from abaw_jax.tracks import Summary, Track
 from abaw_jax.tracks.annotations import read_labels
 
@@ -58,61 +58,28 @@ def score_predictions(
 
     gaps: None, or a rule of `fill_gaps` for labelled frames without prediction. thresholds: in
     place of the track's, where it has such. `source` names the predictions in errors. Raises
-    InputError if a labelled frame is missing and no rule is named, if a labelled video has no
-    prediction at all, or if no row is labelled.
+    InputError as `labelled_rows` does.
     """
-    wanted = {video: np.flatnonzero(track.valid(rows)) + 1 for video, rows in labels.items()}
-    wanted = {video: frames for video, frames in wanted.items() if len(frames)}
-    if not wanted:
-        raise InputError(f"no row of the {len(labels)} annotated videos has a {track.name} label")
-    absent = [v for v in wanted if v not in predictions or not len(predictions[v].frames)]
-    if absent:
-        raise InputError(
-            f"{source}: has no frame of {absent[0]}, which is labelled ({len(absent)} of "
-            f"{len(wanted)} labelled videos are missing); predict the whole split"
-        )
-    missing = {v: np.setdiff1d(frames, predictions[v].frames) for v, frames in wanted.items()}
-    last_rows = 0
-    if gaps is None:
-        for video, frames in missing.items():
-            # The organisers count one row more than there are frames: nothing can predict it.
-            if len(frames) and frames[-1] == len(labels[video]):
-                wanted[video], missing[video] = wanted[video][:-1], frames[:-1]
-                last_rows += 1
-        missing = {video: frames for video, frames in missing.items() if len(frames)}
-        if missing:
-            raise InputError(_missing_message(missing, source))
-    decode = track.decode
-    if thresholds is not None:
-        decode = functools.partial(track.decode, thresholds=thresholds)
-    parts = []
-    for video, frames in wanted.items():
-        rows = labels[video]
-        if gaps is None:
-            index = np.searchsorted(predictions[video].frames, frames)
-            values = predictions[video].values[index]
-        else:
-            filled = fill_gaps(
-                predictions[video].frames, predictions[video].values, len(rows), gaps
-            )
-            values = filled[frames - 1]
-        parts.append(track.evaluate(decode(values), rows[frames - 1]))
+    known = {video: prediction.frames for video, prediction in predictions.items()}
+    if gaps is not None:
+        predictions = {
+            video: smooth_prediction(prediction, len(labels[video]), Smoothing(gaps=gaps))
+            for video, prediction in predictions.items()
+            if video in labels and len(prediction.frames)
+        }
+    frames = {video: prediction.frames for video, prediction in predictions.items()}
+    found, last_rows = labelled_rows(frames, labels, track, source)
+    decode = decoder(track, thresholds)
+    parts, filled = [], 0
+    for video, (index, rows) in found.items():
+        parts.append(track.evaluate(decode(predictions[video].values[index]), rows))
+        filled += int((~np.isin(frames[video][index], known[video])).sum())
     return Scored(
         summary=track.summary(sum(parts)),
-        frames=sum(map(len, wanted.values())),
-        videos=sum(len(frames) > 0 for frames in wanted.values()),
-        filled=0 if gaps is None else sum(map(len, missing.values())),
+        frames=sum(len(rows) for _, rows in found.values()),
+        videos=sum(len(rows) > 0 for _, rows in found.values()),
+        filled=filled,
         last_rows=last_rows,
-    )
-
-
-def _missing_message(missing: Mapping[str, np.ndarray], source: str) -> str:
-    video, frames = next(iter(missing.items()))
-    total = sum(map(len, missing.values()))
-    return (
-        f"{source}: lacks frame {frames[0]} of {video}, which is labelled ({len(frames)} such "
-        f"frames in this video, {total} in {len(missing)} videos); predict them, or name a rule: "
-        f"--gaps {'|'.join(GAP_RULES)}"
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.predictions import Prediction
-from abaw_jax.evaluation.smoothing import fill_gaps
+from abaw_jax.evaluation.smoothing import GAP_RULES, fill_gaps
 from abaw_jax.tracks.track import Track
 
 
@@ -79,7 +79,7 @@ def align(
             if prediction is None or not len(prediction.frames):
                 missing[name]["videos"] += 1
                 continue
-            _check(name, video, prediction, track)
+            check_values(f"member {name}", video, prediction, track)
             lacks = len(frames[v]) - len(prediction.frames)
             missing[name]["frames" if gaps is None else "filled"] += lacks
             at = np.arange(first[v], first[v + 1])
@@ -111,17 +111,18 @@ def _frames(members, video: str, gaps: str | None, rows: int) -> np.ndarray:
     return np.arange(1, max(last, rows) + 1, dtype=np.int32)
 
 
-def _check(member: str, video: str, prediction: Prediction, track: Track) -> None:
+def check_values(source: str, video: str, prediction: Prediction, track: Track) -> None:
+    """InputError, naming `source`, for values of another width or that are not finite."""
     shape = (len(prediction.frames), track.outputs)
     if prediction.values.shape != shape:
         raise InputError(
-            f"member {member}: {video} has values of shape {prediction.values.shape}; expected "
+            f"{source}: {video} has values of shape {prediction.values.shape}; expected "
             f"{shape} for {track.name}"
         )
     finite = np.isfinite(prediction.values).all(axis=1)
     if not finite.all():
         raise InputError(
-            f"member {member}: frame {prediction.frames[np.argmin(finite)]} of {video} has a value "
+            f"{source}: frame {prediction.frames[np.argmin(finite)]} of {video} has a value "
             "that is not finite; leave such frames out"
         )
 
@@ -151,24 +152,29 @@ def labelled_rows(
     theirs is predicted: the organisers count one row more than there are frames. Raises InputError
     for any other labelled frame that is not predicted, and where nothing is labelled.
     """
-    found, last_rows = {}, 0
-    for video in sorted(labels):
-        rows = labels[video]
-        wanted = np.flatnonzero(track.valid(rows)) + 1
-        if not len(wanted):
-            continue
-        known = frames.get(video, np.zeros(0, np.int32))
-        if not len(known):
-            raise InputError(f"{source}: no frame of {video}, which is labelled; predict it")
-        if wanted[-1] == len(rows) and not (known == len(rows)).any():
-            wanted, last_rows = wanted[:-1], last_rows + 1
-        missing = np.setdiff1d(wanted, known)
-        if len(missing):
-            raise InputError(
-                f"{source}: lacks frame {missing[0]} of {video}, which is labelled ({len(missing)} "
-                "such frames in this video); predict them, or fill gaps by a rule first"
-            )
-        found[video] = (np.searchsorted(known, wanted), rows[wanted - 1])
+    wanted = {video: np.flatnonzero(track.valid(labels[video])) + 1 for video in sorted(labels)}
+    wanted = {video: numbers for video, numbers in wanted.items() if len(numbers)}
+    if absent := [video for video in wanted if not len(frames.get(video, ()))]:
+        raise InputError(
+            f"{source}: has no frame of {absent[0]}, which is labelled ({len(absent)} of "
+            f"{len(wanted)} labelled videos are missing); predict the whole split"
+        )
+    found, missing, last_rows = {}, {}, 0
+    for video, numbers in wanted.items():
+        rows, known = labels[video], frames[video]
+        lacks = np.setdiff1d(numbers, known)
+        if len(lacks) and lacks[-1] == len(rows):
+            numbers, lacks, last_rows = numbers[:-1], lacks[:-1], last_rows + 1
+        if len(lacks):
+            missing[video] = lacks
+        found[video] = (np.searchsorted(known, numbers), rows[numbers - 1])
+    if missing:
+        video, lacks = next(iter(missing.items()))
+        raise InputError(
+            f"{source}: lacks frame {lacks[0]} of {video}, which is labelled ({len(lacks)} such "
+            f"frames in this video, {sum(map(len, missing.values()))} in {len(missing)} videos); "
+            f"predict them, or name a rule to fill gaps: --gaps {'|'.join(GAP_RULES)}"
+        )
     if not sum(len(index) for index, _ in found.values()):
         raise InputError(f"no row of the {len(labels)} annotated videos has a {track.name} label")
     return found, last_rows

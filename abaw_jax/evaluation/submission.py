@@ -6,8 +6,9 @@ clip by its number; a clip is a video whose only frame is 1.
 """
 
 import dataclasses
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -30,6 +31,15 @@ class Locations:
     text: list[str]
     lines: dict[str, np.ndarray]
     frames: dict[str, np.ndarray]
+
+
+def decoder(
+    track: Track, thresholds: float | Sequence[float] | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """`track.decode` with these thresholds, or with the track's own."""
+    if thresholds is None:
+        return track.decode
+    return functools.partial(track.decode, thresholds=thresholds)
 
 
 def _read_lines(path: str | os.PathLike, track: Track) -> list[str]:

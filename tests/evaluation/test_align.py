@@ -115,10 +115,10 @@ def test_labelled_rows_as_the_scorer_counts_them():
     assert found["a"][0].tolist() == [0, 1] and found["b"][0].tolist() == [0, 2]
     np.testing.assert_array_equal(found["b"][1], labels["b"][[0, 2]])
     labels["b"] = labels_of([0.1, 0], [-5, 0], [0.3, 0], [0.4, 0], [0, 0])
-    with pytest.raises(InputError, match="lacks frame 4 of b, .*1 such"):
+    with pytest.raises(InputError, match="lacks frame 4 of b, .*1 such .*, 1 in 1 videos"):
         labelled_rows(frames, labels, NUMBERS)
     del frames["a"]
-    with pytest.raises(InputError, match="no frame of a, which is labelled"):
+    with pytest.raises(InputError, match=r"no frame of a, which is labelled \(1 of 2"):
         labelled_rows(frames, labels, NUMBERS)
     with pytest.raises(InputError, match="no row of the 1 annotated videos has a NUMBERS label"):
         labelled_rows(frames, {"c": labels["c"]}, NUMBERS)
