@@ -1,20 +1,23 @@
 """Submission files: the example's lines in its order, every one of them, and their reader.
 
-A line is `<video>/<number>.jpg,<label row>`; the header is the track's. Lines exist for frames that
-have no crop: they are filled from their neighbours. Where labels are of clips, a line names the
-clip by its number; a clip is a video whose only frame is 1.
+A line is `<video>/<number>.jpg,<label row>`; the header is the track's, in the example's spelling.
+Lines exist for frames that have no crop: they are filled from their neighbours. Where labels are of
+clips, a line names the clip by its number; a clip is a video whose only frame is 1.
 """
 
 import dataclasses
 import functools
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from abaw_jax.errors import InputError
+from abaw_jax.evaluation.align import check_values
 from abaw_jax.evaluation.predictions import Prediction, load_predictions
 from abaw_jax.evaluation.smoothing import Smoothing, smooth_prediction
+from abaw_jax.evaluation.stacking import is_choice
 from abaw_jax.files import atomic_write
 from abaw_jax.tracks.annotations import clip_name, parse_rows, read_lines
 from abaw_jax.tracks.track import Track
@@ -24,10 +27,12 @@ from abaw_jax.tracks.track import Track
 class Locations:
     """The first column of a submission or example file, in file order.
 
-    text: as written, `video/00001.jpg`. lines: video -> line indices (0-based, below the header)
-    int64 (n,). frames: video -> int32 (n,), the frame of each of these lines.
+    header: the first line, names without spaces round them. text: as written, `video/00001.jpg`.
+    lines: video -> line indices (0-based, below the header) int64 (n,). frames: video -> int32
+    (n,), the frame of each of these lines.
     """
 
+    header: str
     text: list[str]
     lines: dict[str, np.ndarray]
     frames: dict[str, np.ndarray]
@@ -42,17 +47,17 @@ def decoder(
     return functools.partial(track.decode, thresholds=thresholds)
 
 
-def _read_lines(path: str | os.PathLike, track: Track) -> list[str]:
-    """The lines below a correct header."""
+def _read_lines(path: str | os.PathLike, track: Track) -> tuple[str, list[str]]:
+    """The header, whose names must be the track's in any case, and the lines below it."""
     lines = read_lines(path)
-    header = [name.strip() for name in lines[0].split(",")]
-    if header != track.header.split(","):
+    header = ",".join(name.strip() for name in lines[0].split(","))
+    if header.lower() != track.header.lower():
         raise InputError(
             f"{path}:1: header {lines[0].strip()[:120]!r}; {track.name} has {track.header!r}"
         )
     if len(lines) == 1:
         raise InputError(f"{path}: has no line below its header")
-    return lines[1:]
+    return header, lines[1:]
 
 
 def _place(text: str, track: Track) -> tuple[str, int] | None:
@@ -68,7 +73,7 @@ def _place(text: str, track: Track) -> tuple[str, int] | None:
     return video, int(number)
 
 
-def _locations(texts: list[str], path: str | os.PathLike, track: Track) -> Locations:
+def _locations(header: str, texts: list[str], path: str | os.PathLike, track: Track) -> Locations:
     """Parse the locations; InputError as file:line if one does not parse or stands twice."""
     lines: dict[str, list[int]] = {}
     frames: dict[str, list[int]] = {}
@@ -81,6 +86,7 @@ def _locations(texts: list[str], path: str | os.PathLike, track: Track) -> Locat
         lines.setdefault(video, []).append(index)
         frames.setdefault(video, []).append(number)
     found = Locations(
+        header=header,
         text=texts,
         lines={video: np.array(rows, np.int64) for video, rows in lines.items()},
         frames={video: np.array(rows, np.int32) for video, rows in frames.items()},
@@ -102,8 +108,22 @@ def read_example(path: str | os.PathLike, track: Track) -> Locations:
     Raises InputError as file:line for another track's header, a location that is not
     `<video>/<number>.jpg`, or one that stands twice.
     """
-    texts = [line.split(",", 1)[0].strip() for line in _read_lines(path, track)]
-    return _locations(texts, path, track)
+    header, lines = _read_lines(path, track)
+    return _locations(header, [line.split(",", 1)[0].strip() for line in lines], path, track)
+
+
+def _parse(path: str | os.PathLike, track: Track) -> tuple[Locations, np.ndarray]:
+    """The locations of a submission and its label rows (lines, W), in file order."""
+    header, lines = _read_lines(path, track)
+    texts, rows = [], []
+    for index, line in enumerate(lines):
+        text, comma, row = line.partition(",")
+        if not comma:
+            raise InputError(f"{path}:{index + 2}: {line.strip()[:80]!r} has no label")
+        texts.append(text.strip())
+        rows.append(row)
+    values = parse_rows(rows, track, path, first_line=2, allow_invalid=False)
+    return _locations(header, texts, path, track), values
 
 
 def read_submission(
@@ -114,15 +134,7 @@ def read_submission(
     Raises InputError as file:line for what `read_example` refuses and for a row that is not a valid
     one of the track.
     """
-    texts, rows = [], []
-    for index, line in enumerate(_read_lines(path, track)):
-        text, comma, row = line.partition(",")
-        if not comma:
-            raise InputError(f"{path}:{index + 2}: {line.strip()[:80]!r} has no label")
-        texts.append(text.strip())
-        rows.append(row)
-    values = parse_rows(rows, track, path, first_line=2, allow_invalid=False)
-    locations = _locations(texts, path, track)
+    locations, values = _parse(path, track)
     found = {}
     for video, lines in locations.lines.items():
         order = np.argsort(locations.frames[video])
@@ -148,74 +160,88 @@ def write_submission(
     track: Track,
     *,
     smoothing: Smoothing | None = None,
+    thresholds: float | Sequence[float] | None = None,
     fallback: str | None = None,
 ) -> Written:
-    """Write one line for each line of `example`, in its order, whole or not at all.
+    """Write the example's header and one line for each of its lines, in its order and spelling,
+    whole or not at all.
 
     predictions: by video, or a prediction folder. smoothing: filter and gap rule (none, linear).
-    fallback: what a video without any predicted frame takes: None refuses it; 'mean', the mean of
-    all predictions; or a class name, on every line. Videos the example does not name are ignored.
-    Raises InputError for a video without prediction, and as `read_example` does.
+    thresholds: in place of the track's, where it has such. fallback: what a video without any
+    predicted frame takes: None refuses it; 'mean', the mean of all predictions; or, where a row is
+    one class, a class name. Videos the example does not name are ignored. Raises InputError for a
+    video without prediction, for values that are not finite, and as `read_example` does.
     """
     wanted = read_example(example, track)
-    smoothing = smoothing or Smoothing()
+    smoothing, decode = smoothing or Smoothing(), decoder(track, thresholds)
     if not isinstance(predictions, Mapping):
         predictions = load_predictions(predictions, track, wanted.lines)
     absent = [v for v in wanted.lines if v not in predictions or not len(predictions[v].frames)]
     if absent and fallback is None:
         raise InputError(
             f"{example}: names {absent[0]}, of which no frame is predicted ({len(absent)} of "
-            f"{len(wanted.lines)} videos); predict them, or name a fallback: 'mean' or a class"
+            f"{len(wanted.lines)} videos); predict them, or name a fallback: "
+            f"{' or '.join(_fallbacks(track))}"
         )
-    substitute = _fallback(predictions, track, fallback) if absent else None
+    substitute = decode(_fallback(predictions, track, fallback)) if absent else None
     labels = np.empty((len(wanted.text), track.label_width), track.label_type)
     filled = 0
     for video, lines in wanted.lines.items():
         frames = wanted.frames[video]
         if video in absent:
-            labels[lines] = track.decode(substitute)
+            labels[lines] = substitute
             filled += len(lines)
             continue
         prediction = predictions[video]
+        check_values("predictions", video, prediction, track)
         smooth = smooth_prediction(prediction, int(frames.max()), smoothing)
-        labels[lines] = track.decode(smooth.values)[frames - 1]
+        labels[lines] = decode(smooth.values[frames - 1])
         filled += int((~np.isin(frames, prediction.frames)).sum())
     with atomic_write(path, "w") as file:
-        file.write(track.header + "\n")
+        file.write(wanted.header + "\n")
         file.writelines(
             f"{text},{track.format_row(row)}\n"
-            for text, row in zip(wanted.text, labels, strict=True)
+            for text, row in zip(wanted.text, labels.tolist(), strict=True)
         )
     return Written(len(wanted.text), len(wanted.lines), filled, tuple(absent))
 
 
+def _fallbacks(track: Track) -> tuple[str, ...]:
+    """The fallbacks there are: of switches and of numbers no class says a whole row."""
+    return ("mean", *track.classes) if is_choice(track) else ("mean",)
+
+
 def _fallback(predictions: Mapping[str, Prediction], track: Track, rule: str) -> np.ndarray:
     """Values (1, K) for a video of which nothing is known."""
-    if rule == "mean":
-        values = [p.values for p in predictions.values() if len(p.values)]
-        if not values:
-            raise InputError("fallback 'mean': no frame of any video is predicted")
-        return np.concatenate(values).mean(axis=0, keepdims=True)
-    if rule not in track.classes:
-        raise InputError(f"fallback {rule!r}; expected 'mean' or one of {', '.join(track.classes)}")
-    return (np.array([track.classes]) == rule).astype(np.float32)
+    if rule not in _fallbacks(track):
+        raise InputError(f"fallback {rule!r}; expected {' or '.join(_fallbacks(track))}")
+    if rule != "mean":
+        return (np.array([track.classes]) == rule).astype(np.float32)
+    values = [p.values for p in predictions.values() if len(p.values)]
+    if not values:
+        raise InputError("fallback 'mean': no frame of any video is predicted")
+    return np.concatenate(values).mean(axis=0, keepdims=True)
 
 
 def check_submission(
     path: str | os.PathLike, example: str | os.PathLike, track: Track
 ) -> dict[str, int]:
-    """Whether `path` holds exactly the example's lines in its order, each with a valid row.
+    """Whether `path` holds the example's header and exactly its lines in its order, each with a
+    valid row.
 
     Returns {'lines', 'videos'}. Raises InputError naming the first line that differs.
     """
-    read_submission(path, track)
+    found, _ = _parse(path, track)
     wanted = read_example(example, track)
-    found = [line.split(",", 1)[0].strip() for line in _read_lines(path, track)]
-    for index, (have, want) in enumerate(zip(found, wanted.text, strict=False)):
+    if found.header != wanted.header:
+        raise InputError(f"{path}:1: header {found.header!r}; the example has {wanted.header!r}")
+    # An end is a line too: what stands beyond the shorter file's is named as any other.
+    for index, (have, want) in enumerate(itertools.zip_longest(found.text, wanted.text)):
         if have != want:
-            raise InputError(f"{path}:{index + 2}: {have}; the example has {want} here")
-    if len(found) != len(wanted.text):
-        raise InputError(
-            f"{path}: has {len(found)} lines below its header; the example has {len(wanted.text)}"
-        )
-    return {"lines": len(found), "videos": len(wanted.lines)}
+            here = "ends here" if have is None else have
+            there = "ends before it" if want is None else f"has {want} here"
+            raise InputError(
+                f"{path}:{index + 2}: {here}; the example {there} ({len(found.text)} lines below "
+                f"the header, of {len(wanted.text)})"
+            )
+    return {"lines": len(found.text), "videos": len(wanted.lines)}
