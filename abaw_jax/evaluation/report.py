@@ -5,12 +5,17 @@ The page is one file without scripts or outside parts: it can be mailed, and ope
 
 import dataclasses
 import html
+import json
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from abaw_jax.evaluation import pictures
+from abaw_jax.errors import InputError
+from abaw_jax.evaluation import pictures, plots
+from abaw_jax.evaluation.confidence import LEVEL, Interval
+from abaw_jax.evaluation.stacking import is_choice
 from abaw_jax.files import atomic_write
 from abaw_jax.tracks.track import Summary, Track
 
@@ -25,6 +30,7 @@ th, td { padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px so
 th { color: #5c6570; font-weight: 500; } td.n, th.n { text-align: right; padding-left: .9rem; }
 tr.best td { font-weight: 600; background: #eaf3fb; }
 svg { display: block; max-width: 100%; height: auto; }
+pre { font-size: 13px; line-height: 1.4; overflow-x: auto; }
 """
 
 
@@ -32,12 +38,13 @@ svg { display: block; max-width: 100%; height: auto; }
 class Timeline:
     """One video over time, for the report.
 
-    video: its name. strips: caption -> class per frame int (T,), -1 where there is none; all of one
-    length, drawn below one another in this order (labels, before, after smoothing).
+    video: its name. rows: caption -> label rows (n, W) of frames 1 .. n, with the track's mark
+    where a row has no label; all of one length. The first caption is the truth, the last what is
+    handed on; those between are steps on the way (frames, sequence).
     """
 
     video: str
-    strips: Mapping[str, np.ndarray]
+    rows: Mapping[str, np.ndarray]
 
 
 def _column(rows: Sequence[Mapping[str, object]], column: str) -> list[str]:
@@ -107,7 +114,10 @@ def class_table_text(summary: Summary) -> str:
 
 
 def _html_table(rows: Sequence[Mapping[str, object]], best: str | None = None) -> str:
-    """Mappings -> a table; the (first) row with the highest figure called `best` is marked."""
+    """Mappings -> a table; the (first) row with the highest figure called `best` is marked; ''
+    without rows."""
+    if not rows:
+        return ""
     mark = max(range(len(rows)), key=lambda i: rows[i][best]) if best else None
     head, *body = _cells(rows)
     kind = [' class="n"' if _numeric(rows, column) else "" for column in head]
@@ -123,6 +133,143 @@ def _html_table(rows: Sequence[Mapping[str, object]], best: str | None = None) -
     return f"<table><thead><tr>{line('th', head)}</tr></thead>\n<tbody>{lines}</tbody></table>\n"
 
 
+def read_history(path: str | os.PathLike) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """A stage's metrics.jsonl: figure -> 'training' or 'validation' -> (steps (n,), values (n,)).
+
+    Figures of speed and time are left out; null becomes NaN. Raises InputError as file:line for a
+    line that is no JSON object with a step.
+    """
+    try:
+        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); name a stage's metrics.jsonl"
+        ) from error
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for number, text in enumerate(lines, start=1):
+        try:
+            figures = {key: _number(value) for key, value in json.loads(text).items()}
+            step = figures.pop("step")
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}:{number}: {text[:80]!r}; expected a JSON object of numbers with a step"
+            ) from error
+        for key, value in figures.items():
+            figure = key.removeprefix("evaluation/")
+            caption = "training" if key == figure else "validation"
+            if not figure.endswith(("seconds", "_per_second", "_share")):
+                found.setdefault(figure, {}).setdefault(caption, []).append((step, value))
+    return {
+        figure: {caption: tuple(np.array(points).T) for caption, points in lines.items()}
+        for figure, lines in found.items()
+    }
+
+
+def _number(value: object) -> float:
+    return float("nan") if value is None else float(value)
+
+
+FIGURES = {"f1": "F1", "ccc": "CCC", "pearson": "Pearson's r"}  # of one class, as headings say it
+WORST = 10  # videos shown
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{html.escape(text)}</p>\n'
+
+
+def _headline(
+    title: str,
+    track: Track,
+    summary: Summary,
+    notes: Sequence[str],
+    intervals: Mapping[str, Interval],
+) -> str:
+    """Title, notes, the score and what else there is of the whole."""
+    others = [f"{k} {v:.4f}" for k, v in summary.metrics.items() if k != track.score_name]
+    parts = [f"<h1>{html.escape(title)}</h1>\n", *map(_note, notes)]
+    parts.append(f'<p class="score">{summary.score:.4f}</p>\n')
+    parts.append(_note(" · ".join([f"{track.name} {track.score_name}", *others])))
+    if found := intervals.get("score"):
+        parts.append(
+            _note(
+                f"{100 * LEVEL:g} % of resamples of the videos lie between {found.low:.4f} and "
+                f"{found.high:.4f}"
+            )
+        )
+    return "".join(parts)
+
+
+def _interval_table(intervals: Mapping[str, Interval]) -> str:
+    rows = [
+        {"figure": name, "value": found.value, "low": found.low, "high": found.high}
+        for name, found in intervals.items()
+        if name != "score"
+    ]
+    return _html_table(rows)
+
+
+def _class_bars(track: Track, summary: Summary) -> tuple[str, str]:
+    """(heading, bars) of what the score is the mean of."""
+    figure = track.score_name.partition("_")[2]
+    heading = f"{FIGURES.get(figure, figure)} of each class"
+    return heading, pictures.bars(summary.per_class, figure)
+
+
+def _confusion(track: Track, summary: Summary) -> str:
+    if summary.confusion is None:
+        return ""
+    note = "Share of each true class (row) that was predicted as each class (column), in percent."
+    return _note(note) + pictures.confusion(summary.confusion, track.classes)
+
+
+def _scatter(track: Track, pairs: tuple[np.ndarray, np.ndarray] | None) -> str:
+    """Predicted against true values of the rows that have a label."""
+    if pairs is None:
+        return ""
+    predicted, labels = (np.asarray(rows)[track.valid(pairs[1])] for rows in pairs)
+    note = f"{len(labels):,} labelled {'clips' if track.per_clip else 'frames'}"
+    if len(labels) > plots.POINTS:
+        note += f", of which {plots.POINTS:,} are drawn, evenly spaced"
+    picture = plots.scatter(predicted, labels, track.classes, track.label_range)
+    return _note(note + ".") + picture
+
+
+def _over_time(track: Track, timeline: Timeline) -> str:
+    """Classes as bands, units as thin strips, numbers as lines."""
+    rows = {caption: np.asarray(found) for caption, found in timeline.rows.items()}
+    if is_choice(track):
+        return pictures.strips({c: found[:, 0] for c, found in rows.items()}, track.classes)
+    first, last = next(iter(rows)), list(rows)[-1]
+    ends = {last: rows[last], first: rows[first]}
+    if track.label_type == "int32":
+        return pictures.units(ends, track.classes)
+    rows = {c: np.where(track.valid(found)[:, None], found, np.nan) for c, found in rows.items()}
+    picture = plots.over_time(rows, track.classes, track.label_range)
+    if track.label_width == 2:
+        ends = {first: rows[first], last: rows[last]}
+        picture += plots.plane(ends, track.classes, track.label_range)
+    return picture
+
+
+def _worst(videos: Sequence[Mapping[str, object]]) -> str:
+    if not videos:
+        return ""
+    note = f"Of {len(videos)} videos, each scored by its own frames."
+    return _note(note) + _html_table(videos[:WORST])
+
+
+def _curves(history: str | os.PathLike) -> str:
+    found = read_history(history)
+    return plots.curves(found) if found else _note("No figure was recorded.")
+
+
+def _settings(config: Mapping[str, object]) -> str:
+    if not config:
+        return ""
+    text = html.escape(json.dumps(config, indent=2, default=str))
+    return f"<details><summary>all values</summary>\n<pre>{text}</pre></details>\n"
+
+
 def write_report(
     path: str | os.PathLike,
     title: str,
@@ -130,46 +277,51 @@ def write_report(
     summary: Summary,
     *,
     notes: Sequence[str] = (),
+    intervals: Mapping[str, Interval] | None = None,
     stages: Sequence[Mapping[str, object]] = (),
+    pairs: tuple[np.ndarray, np.ndarray] | None = None,
+    timeline: Timeline | Sequence[Timeline] | None = None,
+    videos: Sequence[Mapping[str, object]] = (),
+    members: Sequence[Mapping[str, object]] = (),
+    scenes: Sequence[Mapping[str, object]] = (),
     candidates: Sequence[Mapping[str, object]] = (),
-    timeline: Timeline | None = None,
+    histories: Mapping[str, str | os.PathLike] | None = None,
+    config: Mapping[str, object] | None = None,
+    versions: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the page: score, stages, figures per class, confusions, one video over time.
+    """Write the page, whole or not at all; what is not given is left out.
 
-    notes: lines under the title (split, counts, config). stages: rows such as {'stage', 'seconds',
-    'score'}. candidates: rows of a search, such as `Search.table`. Whole or not at all.
+    notes: lines under the title (split, counts). intervals: of `confidence.bootstrap`. stages: rows
+    such as {'stage', 'seconds', 'score'}. pairs: predicted and true label rows (n, W), of numbers,
+    to be drawn against each other. timeline: one video or some. videos: of
+    `confidence.video_table`, worst first. members, scenes, candidates: rows of weights, of scenes,
+    and of a search such as `Search.table`. histories: stage -> its metrics.jsonl. config: JSON
+    values. versions: package -> version. Raises InputError as `read_history` does.
     """
-    parts = [f"<h1>{html.escape(title)}</h1>\n"]
-    parts += [f'<p class="note">{html.escape(note)}</p>\n' for note in notes]
-    parts.append(f'<p class="score">{summary.score:.4f}</p>\n')
-    parts.append(f'<p class="note">{track.name} {html.escape(track.score_name)}')
-    others = [f"{k} {v:.4f}" for k, v in summary.metrics.items() if k != track.score_name]
-    parts.append("".join(f" · {html.escape(other)}" for other in others) + "</p>\n")
-    if stages:
-        parts += ["<h2>Stages</h2>\n", _html_table(stages)]
-    parts += ["<h2>Classes</h2>\n", _html_table(summary.per_class)]
-    if all("f1" in row for row in summary.per_class):
-        parts += ["<h2>F1 of each class</h2>\n", pictures.bars(summary.per_class, "f1")]
-    if summary.confusion is not None:
-        parts += [
-            "<h2>Confusion</h2>\n",
-            '<p class="note">Share of each true class (row) that was predicted as each class '
-            "(column), in percent.</p>\n",
-            pictures.confusion(summary.confusion, track.classes),
-        ]
-    if timeline is not None:
-        parts.append(f"<h2>{html.escape(timeline.video)} over time</h2>\n")
-        parts.append(pictures.strips(timeline.strips, track.classes))
-    if candidates:
-        parts += [
-            "<h2>Smoothing, tuned on validation</h2>\n",
-            _html_table(candidates, track.score_name),
-        ]
+    timelines = [timeline] if isinstance(timeline, Timeline) else timeline or ()
+    package_rows = [{"package": name, "version": v} for name, v in (versions or {}).items()]
+    sections = [
+        ("Stages", _html_table(stages)),
+        ("Intervals over videos", _interval_table(intervals or {})),
+        ("Classes", _html_table(summary.per_class)),
+        _class_bars(track, summary),
+        ("Confusion", _confusion(track, summary)),
+        ("Predicted against true", _scatter(track, pairs)),
+        *((f"{found.video} over time", _over_time(track, found)) for found in timelines),
+        ("Worst videos", _worst(videos)),
+        ("Members", _html_table(members)),
+        ("Scenes", _html_table(scenes)),
+        ("Smoothing, tuned on validation", _html_table(candidates, track.score_name)),
+        *((f"Learning: {name}", _curves(file)) for name, file in (histories or {}).items()),
+        ("Configuration", _settings(config or {})),
+        ("Versions", _html_table(package_rows)),
+    ]
+    body = "".join(f"<h2>{html.escape(name)}</h2>\n{text}" for name, text in sections if text)
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"{''.join(parts)}</body>\n</html>\n"
+        f"{_headline(title, track, summary, notes, intervals or {})}{body}</body>\n</html>\n"
     )
     with atomic_write(path, "w") as file:
         file.write(page)

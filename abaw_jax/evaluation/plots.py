@@ -1,0 +1,197 @@
+"""Pictures of numbers as SVG text: over time, in the plane, predicted against true, while learning.
+
+Shapes: T frames, n rows, W numbers in a label row. NaN is nowhere drawn.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from abaw_jax.evaluation.pictures import (
+    COLOURS,
+    FAINT,
+    INK,
+    WIDTH,
+    frames_of,
+    legend,
+    line,
+    name_width,
+    spans,
+    svg,
+    time_axis,
+    turned,
+    words,
+)
+
+# Of the truth, of steps on the way, and of what is handed on.
+_TRUTH, _STEPS, _LAST = INK, (COLOURS[7], COLOURS[3], COLOURS[4]), COLOURS[1]
+POINTS = 2000  # of a scatter
+STEPS = 360  # of a trajectory
+_AGES = 12  # shades of a trajectory, from its beginning to its end
+
+
+def _path(x: np.ndarray, y: np.ndarray, colour: str, width: float = 1.6) -> str:
+    """A line through points (n,), broken where one is NaN; a point alone is a dot."""
+    known = np.isfinite(x) & np.isfinite(y)
+    joined = known & np.concatenate([[False], known[:-1]])
+    steps = [
+        f"L{a:.1f} {b:.1f}" if on else f"M{a:.1f} {b:.1f}h0"
+        for a, b, on in zip(x[known], y[known], joined[known], strict=True)
+    ]
+    return (
+        f'<path d="{"".join(steps)}" fill="none" stroke="{colour}" stroke-width="{width:g}" '
+        'stroke-linecap="round" stroke-linejoin="round"/>\n'
+    )
+
+
+def _means(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Mean of each span edges[i] .. edges[i + 1] of (T, ...), NaN left out; NaN of nothing."""
+    known = np.isfinite(values)
+    sums = np.add.reduceat(np.where(known, values, 0.0), edges[:-1], axis=0)
+    counts = np.add.reduceat(known.astype(np.int64), edges[:-1], axis=0)
+    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+
+
+def _grid(
+    x: float, y: float, wide: float, high: float, low: float, top: float, ticks: int
+) -> list[str]:
+    """Lines across a panel and the values they stand for, low at its foot, top at its head."""
+    parts = []
+    for share in np.linspace(0, 1, ticks):
+        at = y + high * (1 - share)
+        parts.append(line(x, at, x + wide, at))
+        parts.append(words(x - 8, at + 4, f"{low + share * (top - low):.3g}", "end", FAINT))
+    return parts
+
+
+def over_time(
+    rows: Mapping[str, np.ndarray], names: Sequence[str], bounds: tuple[float, float]
+) -> str:
+    """Numbers over time, a panel for each name and a line in it for each caption, as SVG.
+
+    rows: caption -> float (T, W), the truth first and what is handed on last. A column of several
+    frames shows their mean.
+    """
+    first, *between, last = rows
+    colours = {first: _TRUTH, last: _LAST}
+    colours |= {c: _STEPS[i % len(_STEPS)] for i, c in enumerate(between)}
+    total = frames_of(rows)
+    left, high, step = name_width(names) + 34, 150, 176
+    (low, top), edges = bounds, spans(total)
+    columns = len(edges) - 1
+    x = left + (np.arange(columns) + 0.5) * WIDTH / columns
+    parts = []
+    for k, name in enumerate(names):
+        y = step * k + 8
+        parts += _grid(left, y, WIDTH, high, low, top, 5)
+        parts.append(words(4, y + high / 2 + 4, name))
+        # The truth and what is handed on lie above the steps between.
+        for caption in sorted(rows, key=lambda c: 1 if c == last else 2 if c == first else 0):
+            shown = _means(np.asarray(rows[caption], np.float64)[:, k], edges)
+            heights = y + high * (top - shown) / (top - low)
+            wide = 1.9 if caption in (first, last) else 1.1
+            parts.append(_path(x, heights, colours[caption], wide))
+    bottom = step * len(names)
+    parts += time_axis(left, bottom + 6, total)
+    keys, bottom = legend(list(rows), [colours[c] for c in rows], left, bottom + 34, left + WIDTH)
+    return svg(left + WIDTH + 4, bottom + 10, f"{', '.join(names)} over time", [*parts, *keys])
+
+
+def plane(rows: Mapping[str, np.ndarray], names: Sequence[str], bounds: tuple[float, float]) -> str:
+    """The way through the plane of two numbers, a square for each caption, light to dark, as SVG.
+
+    rows: caption -> float (T, 2). Of a long video each point is the mean of some frames.
+    """
+    total = frames_of(rows)
+    edges = np.arange(min(total, STEPS) + 1) * total // min(total, STEPS)
+    (low, high), side, left, top, step = bounds, 300, 58, 30, 390
+    parts = []
+    for i, (caption, row) in enumerate(rows.items()):
+        x = left + step * i
+        parts.append(words(x + side / 2, 18, caption, "middle"))
+        for value in np.linspace(low, high, 5):
+            at = side * (value - low) / (high - low)
+            parts.append(line(x + at, top, x + at, top + side))
+            parts.append(line(x, top + side - at, x + side, top + side - at))
+            foot = "end" if value == high else "start" if value == low else "middle"
+            parts.append(words(x + at, top + side + 17, f"{value:g}", foot, FAINT))
+            parts.append(words(x - 8, top + side - at + 4, f"{value:g}", "end", FAINT))
+        parts.append(words(x + side / 2, top + side + 36, names[0], "middle", FAINT))
+        parts.append(turned(x - 40, top + side / 2, names[1]))
+        points = _means(np.asarray(row, np.float64), edges)
+        across = x + side * (points[:, 0] - low) / (high - low)
+        down = top + side * (high - points[:, 1]) / (high - low)
+        for age in range(_AGES):
+            # One point more, so that a piece ends where the next begins.
+            part = slice(len(points) * age // _AGES, len(points) * (age + 1) // _AGES + 1)
+            share = age / (_AGES - 1)
+            shade = tuple(round(a + share * (b - a)) for a, b in ((190, 8), (212, 48), (235, 107)))
+            parts.append(_path(across[part], down[part], f"rgb{shade}"))
+    foot = words(left, top + side + 58, "light: the first frames; dark: the last", colour=FAINT)
+    width = left + step * (len(rows) - 1) + side + 12
+    return svg(max(width, 360), top + side + 66, f"plane of {' and '.join(names)}", [*parts, foot])
+
+
+def scatter(
+    predicted: np.ndarray, labels: np.ndarray, names: Sequence[str], bounds: tuple[float, float]
+) -> str:
+    """Predicted against true, a square for each name, as SVG.
+
+    Both float (n, W). Of many rows POINTS are drawn, evenly spaced.
+    """
+    at = np.unique(np.linspace(0, max(len(labels) - 1, 0), POINTS).astype(int))[: len(labels)]
+    (low, high), side, left, top = bounds, 220, 52, 26
+    step_x, step_y, across = 304, 296, 3
+    parts = []
+    for k, name in enumerate(names):
+        x, y = left + step_x * (k % across), top + step_y * (k // across)
+        parts.append(words(x + side / 2, y - 10, name, "middle"))
+        parts += _grid(x, y, side, side, low, high, 3)
+        for value in np.linspace(low, high, 3):
+            place = x + side * (value - low) / (high - low)
+            parts.append(line(place, y, place, y + side))
+            parts.append(words(place, y + side + 17, f"{value:g}", "middle", FAINT))
+        parts.append(line(x, y + side, x + side, y, "#a5acb5"))
+        parts.append(words(x + side / 2, y + side + 34, "true", "middle", FAINT))
+        parts.append(turned(x - 36, y + side / 2, "predicted"))
+        right = x + side * (labels[at, k].astype(np.float64) - low) / (high - low)
+        down = y + side * (high - predicted[at, k].astype(np.float64)) / (high - low)
+        dots = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in zip(right, down, strict=True))
+        parts.append(
+            f'<path d="{dots}" stroke="#0072b2" stroke-width="3.4" stroke-opacity="0.5" '
+            'stroke-linecap="round"/>\n'
+        )
+    columns, lines = min(len(names), across), -(-len(names) // across)
+    width, height = step_x * columns - 20, step_y * lines
+    return svg(width, height, "predicted against true", parts)
+
+
+def curves(history: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> str:
+    """Figures over steps, a panel for each, two a row, as SVG.
+
+    history: figure -> caption ('training', 'validation') -> (steps (n,), values (n,)).
+    """
+    left, wide, high, step_x, step_y = 76, 330, 130, 440, 200
+    colours = {"training": COLOURS[5], "validation": COLOURS[1]}
+    last = max(float(steps.max()) for lines in history.values() for steps, _ in lines.values())
+    parts = []
+    for i, (figure, lines) in enumerate(history.items()):
+        x, y = left + step_x * (i % 2), 26 + step_y * (i // 2)
+        values = np.concatenate([values for _, values in lines.values()])
+        values = values[np.isfinite(values)]
+        low, top = (values.min(), values.max()) if len(values) else (0.0, 1.0)
+        if low == top:  # a level line in the middle
+            low, top = low - 0.5 * (abs(low) or 1), top + 0.5 * (abs(top) or 1)
+        parts.append(words(x, y - 10, figure))
+        parts += _grid(x, y, wide, high, float(low), float(top), 3)
+        parts.append(words(x, y + high + 17, "0", "start", FAINT))
+        parts.append(words(x + wide, y + high + 17, f"step {last:,.0f}", "end", FAINT))
+        for caption, (steps, numbers) in lines.items():
+            across = x + wide * steps / max(last, 1)
+            down = y + high * (top - numbers) / (top - low)
+            # Thick where it is but a dot.
+            width = 6 if np.isfinite(numbers).sum() == 1 else 1.8
+            parts.append(_path(across, down, colours[caption], width))
+    height = 26 + step_y * (-(-len(history) // 2))
+    keys, height = legend(list(colours), list(colours.values()), left, height, left + wide)
+    return svg(left + step_x + wide + 12, height + 10, "figures while learning", [*parts, *keys])
