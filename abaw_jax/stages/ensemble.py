@@ -141,9 +141,9 @@ def _timeline(
     return Timeline(
         video,
         {
-            "labels": labels[video][:, 0],
-            "frames": track.decode(frames.values)[:, 0],
-            "sequence": track.decode(predictions["sequence"][video].values)[:rows, 0],
-            "smoothed": track.decode(final[video].values)[:, 0],
+            "labels": labels[video],
+            "frames": track.decode(frames.values),
+            "sequence": track.decode(predictions["sequence"][video].values)[:rows],
+            "smoothed": track.decode(final[video].values),
         },
     )
