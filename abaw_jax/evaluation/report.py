@@ -251,9 +251,13 @@ def _over_time(track: Track, timeline: Timeline) -> str:
     return picture
 
 
-def _worst(videos: Sequence[Mapping[str, object]]) -> str:
+def _worst(track: Track, videos: Sequence[Mapping[str, object]]) -> str:
     if not videos:
         return ""
+    if track.per_clip:  # one row has no correlation: the error tells clips apart
+        videos = sorted(videos, key=lambda row: -row["mean_rmse"])
+        rows = [{"clip": row["video"], "mean_rmse": row["mean_rmse"]} for row in videos]
+        return _note(f"Of {len(videos)} clips, by their error.") + _html_table(rows[:WORST])
     note = f"Of {len(videos)} videos, each scored by its own frames."
     return _note(note) + _html_table(videos[:WORST])
 
@@ -308,7 +312,7 @@ def write_report(
         ("Confusion", _confusion(track, summary)),
         ("Predicted against true", _scatter(track, pairs)),
         *((f"{found.video} over time", _over_time(track, found)) for found in timelines),
-        ("Worst videos", _worst(videos)),
+        ("Worst clips" if track.per_clip else "Worst videos", _worst(track, videos)),
         ("Members", _html_table(members)),
         ("Scenes", _html_table(scenes)),
         ("Smoothing, tuned on validation", _html_table(candidates, track.score_name)),

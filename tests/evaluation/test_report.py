@@ -177,8 +177,15 @@ def test_clips_predicted_against_true(tmp_path):
         EMI,
         EMI.summary(EMI.evaluate(predicted, labels)),
         pairs=(predicted, labels),
+        videos=[{"video": f"{i:05d}", "score": 0.0, "mean_rmse": 0.1 * i} for i in range(12)],
     )
-    assert headings(tree)[-2:] == ["Pearson's r of each class", "Predicted against true"]
+    assert headings(tree)[-3:] == [
+        "Pearson's r of each class",
+        "Predicted against true",
+        "Worst clips",
+    ]
+    cells = [cell.text for cell in tree.iter("td")]
+    assert cells[-20:-16] == ["00011", "1.1000", "00010", "1.0000"]
     # Six squares, each with a dot for each clip that has a label.
     svg = list(tree.iter("{http://www.w3.org/2000/svg}svg"))[-1]
     dots = [p.get("d") for p in svg.iter() if p.get("stroke-opacity")]
