@@ -21,15 +21,20 @@ Body = Callable[[flags.FlagValues, Sequence[str], Track], dict[str, Any]]
 
 
 def run(
-    program: str, define_flags: Callable[[Define], None], body: Body, argv: Sequence[str] | None
+    program: str,
+    define_flags: Callable[[Define], None],
+    body: Body,
+    argv: Sequence[str] | None,
+    track: Track | None = None,
 ) -> int:
     """Run a command (argv[0] is its name) and return its exit status: 0, or 2 where what was given
     is wrong, after one line on standard error.
 
     program: its docstring, shown by --help. body: (flags, arguments that are no flags, track) ->
-    record. InputError is what is wrong; everything else keeps its traceback.
+    record. track: of a command for one track alone, which then has no --track. InputError is what
+    is wrong; everything else keeps its traceback.
     """
-    options = _make_flags(define_flags)
+    options = _make_flags(define_flags, any_track=track is None)
     try:
         try:
             rest = options(sys.argv if argv is None else argv)[1:]
@@ -38,8 +43,10 @@ def run(
         if options.help:
             print(f"{program}\n{options.get_help(include_special_flags=False)}")
             return 0
-        require(options, "track")
-        record = body(options, rest, TRACKS[options.track.lower()])
+        if track is None:
+            require(options, "track")
+            track = TRACKS[options.track.lower()]
+        record = body(options, rest, track)
         if options.json:
             print(json.dumps(record, allow_nan=False))
     except InputError as error:
@@ -48,15 +55,16 @@ def run(
     return 0
 
 
-def _make_flags(define_flags: Callable[[Define], None]) -> flags.FlagValues:
+def _make_flags(define_flags: Callable[[Define], None], any_track: bool) -> flags.FlagValues:
     """The command's flags, apart from those that other modules define for all programs."""
     values = flags.FlagValues()
 
     def define(kind: str, name: str, default: Any, *rest: Any, **options: Any) -> None:
         getattr(flags, f"DEFINE_{kind}")(name, default, *rest, flag_values=values, **options)
 
-    names = [track.name for track in TRACKS.values()]
-    define("enum", "track", None, names, "What is predicted.", case_sensitive=False)
+    if any_track:
+        names = [track.name for track in TRACKS.values()]
+        define("enum", "track", None, names, "What is predicted.", case_sensitive=False)
     define_flags(define)
     define("bool", "json", False, "End with one line of JSON.")
     define("bool", "help", False, "Show this help.")
