@@ -13,6 +13,7 @@ import csv
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -119,22 +120,39 @@ def read_clip_table(path: str | os.PathLike, track: Track) -> dict[str, np.ndarr
     file:line for a header that lacks one, a row of another width, a clip that is no number or
     stands twice, and for numbers as `read_annotation` does.
     """
+    clips = _clip_cells(path, track, track.classes)
+    rows = [",".join(cells) for cells in clips.values()]
+    values = parse_rows(rows, track, path, first_line=2, allow_invalid=True)
+    return {clip: row[None] for clip, row in zip(clips, values, strict=True)}
+
+
+def read_clip_names(path: str | os.PathLike, track: Track) -> list[str]:
+    """The clips that a csv table names, in its order; it may have labels, which are not read.
+
+    Raises InputError as `read_clip_table`.
+    """
+    return list(_clip_cells(path, track, ()))
+
+
+def _clip_cells(
+    path: str | os.PathLike, track: Track, classes: Sequence[str]
+) -> dict[str, list[str]]:
+    """Clip name -> its cells in the columns of `classes`."""
     # Line by line, so that a quote that is never closed spoils its own line alone.
     header, *lines = (
         next(csv.reader([line], skipinitialspace=True), []) for line in read_lines(path)
     )
     found = [name.strip().lower() for name in header]
-    wanted = [name.lower() for name in (track.location_column, *track.classes)]
-    for name, shown in zip(wanted, (track.location_column, *track.classes), strict=True):
-        if found.count(name) != 1:
+    wanted = (track.location_column, *classes)
+    for name in wanted:
+        if (count := found.count(name.lower())) != 1:
             raise InputError(
-                f"{path}:1: has {found.count(name)} columns {shown!r}; expected one each of "
-                f"{track.header}"
+                f"{path}:1: has {count} columns {name!r}; expected one each of {','.join(wanted)}"
             )
-    columns = [found.index(name) for name in wanted]
+    columns = [found.index(name.lower()) for name in wanted]
     if not lines:
         raise InputError(f"{path}: has no row below its header line; copy the table again")
-    clips, rows = {}, []
+    numbers, clips = {}, {}
     for number, cells in enumerate(lines, start=2):
         if len(cells) != len(header):
             raise InputError(
@@ -142,12 +160,11 @@ def read_clip_table(path: str | os.PathLike, track: Track) -> dict[str, np.ndarr
             )
         clip = clip_name(cells[columns[0]])
         if clip is None or clip in clips:
-            what = "is no clip's number" if clip is None else f"stands in line {clips[clip]} too"
+            what = "is no clip's number" if clip is None else f"stands in line {numbers[clip]} too"
             raise InputError(f"{path}:{number}: {cells[columns[0]]!r} {what}; mend the table")
-        clips[clip] = number
-        rows.append(",".join(cells[column] for column in columns[1:]))
-    values = parse_rows(rows, track, path, first_line=2, allow_invalid=True)
-    return {clip: row[None] for clip, row in zip(clips, values, strict=True)}
+        numbers[clip] = number
+        clips[clip] = [cells[column] for column in columns[1:]]
+    return clips
 
 
 def clip_name(text: str) -> str | None:

@@ -3,7 +3,7 @@
 import difflib
 import inspect
 
-from abaw_jax.data.corpora import affwild2, fer2013, image_folder, rafdb
+from abaw_jax.data.corpora import affwild2, fer2013, image_folder, rafdb, vidmimic2
 from abaw_jax.data.records import Split
 from abaw_jax.errors import InputError
 
@@ -12,6 +12,7 @@ CORPORA = {
     "image_folder": image_folder.read,
     "fer2013": fer2013.read,
     "rafdb": rafdb.read,
+    "vidmimic2": vidmimic2.read,
 }
 
 

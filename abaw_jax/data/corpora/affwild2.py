@@ -111,25 +111,11 @@ def _frames(
     """A video's (frame number, path) in the order of the numbers, and what was passed over."""
     found = []
     for folder in places.get(name, []):
-        folders, images, skipped = image_folder.list_folder(folder)
-        numbered = {}
-        for path in images:
-            stem = os.path.splitext(os.path.basename(path))[0]
-            if not (stem.isascii() and stem.isdecimal()):
-                skipped["other_files"] = skipped.get("other_files", 0) + 1
-                continue
-            if int(stem) == 0:
-                raise InputError(f"{path}: frame 0; frames are numbered from 1, rename them")
-            if int(stem) in numbered:
-                raise InputError(
-                    f"{path}: is frame {int(stem)}, as {numbered[int(stem)]} is; "
-                    "keep one of the two"
-                )
-            numbered[int(stem)] = path
-        if folders:
-            skipped["other_files"] = skipped.get("other_files", 0) + len(folders)
+        numbered, skipped = image_folder.list_frames(folder)
+        if 0 in numbered:
+            raise InputError(f"{numbered[0]}: frame 0; frames are numbered from 1, rename them")
         if numbered:
-            found.append((folder, sorted(numbered.items()), skipped))
+            found.append((folder, list(numbered.items()), skipped))
     searched = ", ".join(map(str, roots))
     if not found:
         state = "an empty folder" if name in places else "no folder"

@@ -124,6 +124,29 @@ def list_folder(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str], di
     return folders, images, skipped
 
 
+def list_frames(folder: pathlib.Path) -> tuple[dict[int, str], dict[str, int]]:
+    """List one video's folder: (path by the number that names it, ascending; as `list_folder`).
+
+    Raises InputError for two images of one number.
+    """
+    folders, images, skipped = list_folder(folder)
+    numbered: dict[int, str] = {}
+    other = len(folders)
+    for path in images:
+        stem = os.path.splitext(os.path.basename(path))[0]
+        if not (stem.isascii() and stem.isdecimal()):
+            other += 1
+        elif int(stem) in numbered:
+            raise InputError(
+                f"{path}: is frame {int(stem)}, as {numbered[int(stem)]} is; keep one of the two"
+            )
+        else:
+            numbered[int(stem)] = path
+    if other:
+        skipped["other_files"] = skipped.get("other_files", 0) + other
+    return dict(sorted(numbered.items())), skipped
+
+
 def add_counts(total: dict[str, int], more: dict[str, int]) -> None:
     """Add counts of what was passed over into `total`."""
     for key, count in more.items():
