@@ -22,7 +22,7 @@ from abaw_jax.evaluation.smoothing import (
 from abaw_jax.evaluation.submission import check_submission, write_submission
 from abaw_jax.files import read_json, write_json
 from abaw_jax.recipe import Context
-from abaw_jax.stages.extract import splits, video_labels
+from abaw_jax.stages.extract import splits, video_labels, video_rows
 from abaw_jax.stages.prepare import test_example
 
 MEMBERS = {"frames": "extract", "sequence": "sequence"}  # what predicts -> the stage that made it
@@ -32,7 +32,7 @@ def run(context: Context) -> dict:
     """Search, smooth, score, write; the score is that of the smoothed sequence predictions."""
     folder, track, section = context.folder("ensemble"), context.track, context.config.ensemble
     index = load_index(context.folder("prepare") / "records", "validation")
-    labels = video_labels(index, track.key)
+    labels = video_labels(index, track)
     predictions = {
         name: load_predictions(context.folder(stage) / "predictions" / "validation", track)
         for name, stage in MEMBERS.items()
@@ -68,7 +68,7 @@ def run(context: Context) -> dict:
         notes=_notes(context, index, searches),
         stages=[*_stages(context), *({"stage": k, "score": v} for k, v in scores.items())],
         candidates=searches["sequence"].table,
-        timeline=_timeline(track, labels, predictions, final),
+        timeline=None if track.per_clip else _timeline(track, labels, predictions, final),
     )
     return {
         "split": "validation",
@@ -81,10 +81,10 @@ def run(context: Context) -> dict:
 def _write_predictions(context: Context, split: str, best: Smoothing) -> None:
     """The final predictions of one split, a row for every annotation row."""
     index = load_index(context.folder("prepare") / "records", split)
-    rows = dict(zip(index.videos, np.diff(index.rows), strict=True))
+    rows = video_rows(index, context.track)
     folder = context.folder("sequence") / "predictions" / split
     for video, prediction in load_predictions(folder, context.track, index.videos).items():
-        smooth = smooth_prediction(prediction, int(rows[video]), best)
+        smooth = smooth_prediction(prediction, rows[video], best)
         save_prediction(
             context.folder("ensemble") / "predictions" / split,
             video,

@@ -1,7 +1,9 @@
 """Stage `extract`: crops -> features and predictions of every frame.
 
 Makes extract/features/<split> (a feature store) and extract/predictions/<split>, a file a video.
-An interrupted pass goes on at the first video without its two files.
+Where labels are of clips, a prediction is one row, the mean over the clip's crops; a clip without
+any takes the mean label of the training clips. An interrupted pass goes on at the first video
+without its two files.
 """
 
 import pathlib
@@ -21,6 +23,7 @@ from abaw_jax.files import read_json
 from abaw_jax.interop.archive import content_hash, load_model
 from abaw_jax.recipe import Context
 from abaw_jax.stages.parts import make_finetune_task
+from abaw_jax.tracks.track import Track
 from abaw_jax.training.step import make_predict
 
 
@@ -29,14 +32,30 @@ def splits(context: Context) -> list[str]:
     return list(read_json(context.folder("prepare") / "records" / "summary.json")["splits"])
 
 
-def video_labels(index: Index, key: str) -> dict[str, np.ndarray]:
-    """Label rows (rows, W) of each video of a split."""
-    rows = index.rows
-    return {v: index.labels[key][rows[i] : rows[i + 1]] for i, v in enumerate(index.videos)}
+def video_rows(index: Index, track: Track) -> dict[str, int]:
+    """How many rows are predicted of each video of a split: its annotation rows, or 1 of a clip."""
+    counts = np.diff(index.rows).tolist()
+    return {v: 1 if track.per_clip else n for v, n in zip(index.videos, counts, strict=True)}
+
+
+def video_labels(index: Index, track: Track) -> dict[str, np.ndarray]:
+    """Label rows (rows, W) of each video of a split, (1, W) of a clip."""
+    labels, first = index.labels[track.key], index.rows[:-1].tolist()
+    rows = video_rows(index, track)
+    return {v: labels[i : i + rows[v]] for v, i in zip(index.videos, first, strict=True)}
+
+
+def mean_label(context: Context) -> np.ndarray:
+    """Values (1, K) of the mean label of the training clips."""
+    index = load_index(context.folder("prepare") / "records", "train")
+    labels = np.concatenate(list(video_labels(index, context.track).values()))
+    labels = labels[context.track.valid(labels)].astype(np.float64)
+    return context.track.encode(labels.mean(axis=0, keepdims=True))
 
 
 def run(context: Context) -> dict:
-    """Extract every split; the score is that of single frames on validation, gaps filled."""
+    """Extract every split; the score is that of single frames on validation, gaps filled, or of
+    clips by the mean over their frames."""
     folder, track = context.folder("extract"), context.track
     variables, _ = load_model(context.folder("finetune") / "model")
     predict = make_predict(make_finetune_task(context.config, track), context.mesh)
@@ -49,7 +68,7 @@ def run(context: Context) -> dict:
     index = load_index(context.folder("prepare") / "records", "validation")
     search = search_smoothing(
         load_predictions(folder / "predictions" / "validation", track),
-        video_labels(index, track.key),
+        video_labels(index, track),
         track,
         [Smoothing()],
     )
@@ -84,6 +103,7 @@ def _extract_split(context, folder: pathlib.Path, split, predict, variables, enc
         )
         state = {k: v for k, v in variables.items() if k != "params"}
         outputs = predict(variables["params"], state, batches)
+    unseen = mean_label(context) if track.per_clip else None
     kept = {
         "features": np.zeros((0, config.encoder.width), np.float32),
         "probabilities": np.zeros((0, track.outputs), np.float32),
@@ -100,7 +120,11 @@ def _extract_split(context, folder: pathlib.Path, split, predict, variables, enc
             taken = {k: a[begin - at : end - at] for k, a in kept.items()}
             kept, at = {k: a[end - at :] for k, a in kept.items()}, end
             save_features(features, video, frames, taken["features"])
-            save_prediction(predictions, video, frames, taken["probabilities"], track.classes)
+            values = taken["probabilities"]
+            if track.per_clip:
+                frames, known = np.ones(1, np.int32), values if len(values) else unseen
+                values = known.mean(axis=0, keepdims=True, dtype=np.float64)
+            save_prediction(predictions, video, frames, values, track.classes)
             progress.update(end - begin)
     save_feature_settings(
         features,
