@@ -1,7 +1,8 @@
 """Windows over videos: where they start, what fills them, batches of them, and merging back.
 
 A video has R annotation rows; row i (from 0) belongs to frame i + 1. Frames without a crop exist
-as rows: they take the features of the frame before, and their labels count.
+as rows: they take the features of the frame before, and their labels count. Where labels are of
+whole clips, a window is a whole clip, thinned out where it is longer than a window.
 """
 
 import dataclasses
@@ -65,6 +66,7 @@ class Windows:
         labels: (N, K), or None. invalid: the label that stands for "none".
         video, start: int64 (M,), video number and first row, counted in its video, of each.
         length: T. causal: `start` may be negative; rows before the first repeat the first.
+        whole: each window stands for its whole video, see `make_clip_windows`.
     """
 
     videos: tuple[str, ...]
@@ -75,6 +77,7 @@ class Windows:
     length: int
     causal: bool
     invalid: float
+    whole: bool = False
 
     def __len__(self) -> int:
         return len(self.start)
@@ -96,13 +99,7 @@ def make_windows(
     counted back from the last; else those of `window_starts`.
     Raises InputError for lengths that do not fit and where there is no row at all.
     """
-    rows = np.asarray(rows, np.int64)
-    if len(rows) != len(videos) + 1 or (labels is not None and len(labels) != rows[-1]):
-        found = None if labels is None else len(labels)
-        raise InputError(
-            f"windows: {len(videos)} videos, {len(rows)} row limits, {found} labels, last limit "
-            f"{rows[-1]}: expected one limit more than videos and as many labels as the last"
-        )
+    rows = _check_rows(videos, rows, labels)
     counts = np.diff(rows)
     if causal:
         if length < 1 or stride < 1:
@@ -117,6 +114,48 @@ def make_windows(
     return Windows(tuple(videos), rows, labels, video, start, length, causal, invalid)
 
 
+def make_clip_windows(
+    videos: Sequence[str],
+    rows: np.ndarray,
+    labels: np.ndarray | None,
+    *,
+    length: int,
+    invalid: float = -1,
+) -> Windows:
+    """One window for each video, which stands for all of it; arguments as in `Windows`.
+
+    A video of at most `length` rows gives all of them. A longer one is divided into `length` parts
+    of equal length (to a row) and gives a row of each: a random one in training, the middle one
+    otherwise (`fuxi`'s sampling of clips, arXiv 2403.10825). Raises InputError as `make_windows`.
+    """
+    rows = _check_rows(videos, rows, labels)
+    if length < 1:
+        raise InputError(f"windows of {length} rows: expected at least 1")
+    video = np.flatnonzero(np.diff(rows))
+    if not len(video):
+        raise InputError(f"windows: {len(videos)} videos have 0 rows together; expected some")
+    start = np.zeros(len(video), np.int64)
+    return Windows(tuple(videos), rows, labels, video, start, length, False, invalid, whole=True)
+
+
+def _check_rows(videos: Sequence[str], rows: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    rows = np.asarray(rows, np.int64)
+    if len(rows) != len(videos) + 1 or (labels is not None and len(labels) != rows[-1]):
+        found = None if labels is None else len(labels)
+        raise InputError(
+            f"windows: {len(videos)} videos, {len(rows)} row limits, {found} labels, last limit "
+            f"{rows[-1]}: expected one limit more than videos and as many labels as the last"
+        )
+    return rows
+
+
+def _part_rows(count: int, length: int, rng: np.random.Generator | None) -> np.ndarray:
+    """A row of each of `length` equal parts of `count` > `length` rows, int64 (length,), rising."""
+    ends = np.arange(length + 1) * count // length
+    sizes = np.diff(ends)
+    return ends[:-1] + (sizes // 2 if rng is None else rng.integers(sizes))
+
+
 def read_window(
     windows: Windows, reader: Reader, video: int, start: int, rng: np.random.Generator | None
 ) -> Batch:
@@ -126,7 +165,10 @@ def read_window(
     rows that a causal window repeats before the first are seen (mask True), not learnt (invalid).
     """
     count = int(windows.rows[video + 1] - windows.rows[video])
-    rows = start + np.arange(windows.length)
+    if windows.whole and count > windows.length:
+        rows = _part_rows(count, windows.length, rng)
+    else:
+        rows = start + np.arange(windows.length)
     mask = rows < count
     example = reader(video, np.clip(rows, 0, count - 1), rng)
     for values in example.values():
@@ -156,7 +198,10 @@ def window_batches(
 
     `shift` moves each window by a random number of rows up to it, either way, anew every time
     but never past the ends of its video. The arrays of `read_window` with a leading axis.
+    Raises InputError for a shift of windows that are whole clips.
     """
+    if shift and windows.whole:
+        raise InputError(f"shift {shift}: a window is a whole clip; expected 0")
 
     def make(i: int, rng: np.random.Generator) -> Batch:
         video, start = int(windows.video[i]), int(windows.start[i])

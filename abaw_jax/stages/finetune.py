@@ -1,5 +1,8 @@
 """Stage `finetune`: labelled crops -> a frame classifier; makes finetune/model.
 
+Where labels are of clips, crops learn from their clip's label, which need not show in each of them
+(weak labels); clips are scored, each by the mean over its crops.
+
 The encoder starts from pretrain/model where there is one. The parameters that score best on the
 validation crops are kept.
 """
@@ -111,9 +114,11 @@ def pretrained(context: Context) -> Callable[[Any], Any] | None:
 
 
 def make_evaluate(context: Context, task: Task) -> Callable[[Any, Any], dict[str, float]]:
-    """Figures on the labelled validation crops, one by one."""
+    """Figures on the labelled validation crops, one by one, or on the clips they are of."""
     track, config = context.track, context.config
     records, indices, labels = labelled(context, "validation")
+    index = load_index(context.folder("prepare") / "records", "validation")
+    videos, truth = index.record_videos()[indices], labels[indices]
     predict = make_predict(task, context.mesh)
 
     def evaluate(params: Any, model_state: Any) -> dict[str, float]:
@@ -124,12 +129,26 @@ def make_evaluate(context: Context, task: Task) -> Callable[[Any, Any], dict[str
             transform=make_eval_transform(config.image.size),
             threads=config.threads,
         )
-        statistics = 0
-        for batch, outputs in predict(params, model_state, batches):
-            real = batch["mask"]
-            predicted = track.decode(outputs["probabilities"][real])
-            truth = labels[indices[batch["index"][real]]]
-            statistics = statistics + track.evaluate(predicted, truth)
-        return dict(track.summary(statistics).metrics)
+        values = np.concatenate(
+            [
+                outputs["probabilities"][batch["mask"]]
+                for batch, outputs in predict(params, model_state, batches)
+            ]
+        )
+        rows = truth
+        if track.per_clip:
+            values, first = mean_by_clip(values, videos)
+            rows = truth[first]
+        return dict(track.summary(track.evaluate(track.decode(values), rows)).metrics)
 
     return evaluate
+
+
+def mean_by_clip(values: np.ndarray, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(mean over the rows of each clip float32 (V, K), index of its first row (V,)).
+
+    values (n, K); clips (n,), rising: the number of the clip of each row.
+    """
+    _, first, counts = np.unique(clips, return_index=True, return_counts=True)
+    sums = np.add.reduceat(values.astype(np.float64), first, axis=0)
+    return (sums / counts[:, None]).astype(np.float32), first

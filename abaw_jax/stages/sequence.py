@@ -1,7 +1,8 @@
 """Stage `sequence`: windows of features -> a sequence model; makes sequence/model.
 
 Also sequence/predictions/<split>, a file a video with a row for every annotation row: what the
-overlapping windows say of a frame is averaged.
+overlapping windows say of a frame is averaged. Where labels are of clips, a window is a clip, and
+its file has one row.
 """
 
 import math
@@ -14,6 +15,7 @@ import numpy as np
 from abaw_jax.data.features import FeatureStore
 from abaw_jax.data.records import load_index
 from abaw_jax.data.windows import (
+    make_clip_windows,
     make_feature_reader,
     make_windows,
     merge_windows,
@@ -24,7 +26,7 @@ from abaw_jax.evaluation.predictions import save_prediction
 from abaw_jax.files import read_json
 from abaw_jax.interop.archive import content_hash, save_model
 from abaw_jax.recipe import Context
-from abaw_jax.stages.extract import splits
+from abaw_jax.stages.extract import splits, video_labels
 from abaw_jax.stages.parts import (
     count_steps,
     make_loss_weights,
@@ -47,14 +49,12 @@ def split_windows(context: Context, split: str):
         width=context.config.encoder.width,
         source_hash=index.content_hash(),
     )
-    windows = make_windows(
-        index.videos,
-        index.rows,
-        index.labels.get(track.key),
-        length=section.length,
-        stride=section.stride,
-        invalid=track.invalid,
-    )
+    rows = index.videos, index.rows, index.labels.get(track.key)
+    options = {"length": section.length, "invalid": track.invalid}
+    if track.per_clip:
+        windows = make_clip_windows(*rows, **options)
+    else:
+        windows = make_windows(*rows, stride=section.stride, **options)
     return windows, make_feature_reader(index.videos, [store])
 
 
@@ -98,6 +98,7 @@ def run(context: Context) -> dict:
         for video, values in predict(split, result.params, result.model_state).items():
             frames = np.arange(1, len(values) + 1, dtype=np.int32)
             save_prediction(folder / "predictions" / split, video, frames, values, track.classes)
+    learnt = windows.labels[windows.rows[windows.video]] if windows.whole else windows.labels
     features = read_json(context.folder("extract") / "features" / "train" / "features.json")
     save_model(
         folder / "model",
@@ -114,13 +115,14 @@ def run(context: Context) -> dict:
         "split": "validation",
         "score": result.metrics[track.score_name],
         "metrics": training_figures(result),
-        "samples": int(track.valid(windows.labels).sum()),
+        "samples": int(track.valid(learnt).sum()),
         "content": content_hash(folder / "model"),
     }
 
 
 def make_split_predict(context: Context, task: Task) -> Callable[..., dict[str, np.ndarray]]:
-    """predict(split, params, model_state) -> probabilities (rows, C) of each video."""
+    """predict(split, params, model_state) -> probabilities (rows, C) of each video, (1, C) of a
+    clip."""
     run_model = make_predict(task, context.mesh)
     opened = {}
 
@@ -136,19 +138,21 @@ def make_split_predict(context: Context, task: Task) -> Callable[..., dict[str, 
             (output["probabilities"], batch["video"], batch["start"], batch["mask"])
             for batch, output in run_model(params, model_state, batches)
         ]
-        merged = merge_windows(
-            *(np.concatenate(arrays) for arrays in zip(*parts, strict=True)), np.diff(windows.rows)
-        )
+        values, video, start, mask = (np.concatenate(a) for a in zip(*parts, strict=True))
+        rows = np.diff(windows.rows)
+        if windows.whole:  # a clip is a video of one row
+            values, mask, rows = values[:, None], mask.any(1, keepdims=True), np.ones_like(rows)
+        merged = merge_windows(values, video, start, mask, rows)
         return dict(zip(windows.videos, merged, strict=True))
 
     return predict
 
 
 def make_evaluate(context: Context, predict) -> Callable[[Any, Any], dict[str, float]]:
-    """Figures over every labelled validation row, each counted once."""
+    """Figures over every labelled validation row (or clip), each counted once."""
     track = context.track
     index = load_index(context.folder("prepare") / "records", "validation")
-    labels = index.labels[track.key]
+    labels = np.concatenate(list(video_labels(index, track).values()))
 
     def evaluate(params: Any, model_state: Any) -> dict[str, float]:
         values = np.concatenate(list(predict("validation", params, model_state).values()))

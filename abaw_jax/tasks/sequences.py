@@ -1,8 +1,10 @@
-"""Labels of sequences: a model over windows of features, one output a frame."""
+"""Labels of sequences: a model over windows of features, one output a frame or a clip."""
 
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 from abaw_jax.tasks.task import Aux, Task, class_metrics, make_loss
 from abaw_jax.tracks.track import Track
@@ -16,13 +18,17 @@ def make_sequences_task(
     activation: str | None = None,
     **options: Any,
 ) -> Task:
-    """A loss of the track on every valid frame of every window of the global batch.
+    """A loss of the track on every valid frame (or clip) of every window of the global batch.
 
     model: (features (B, T, D), mask (B, T), counted (B, T), train) -> logits (B, T, C), as
     SequenceModel. Batch: features float32 (B, T, D), mask bool (B, T) (False = padding), label
     (B, T, W). Frames that are padding or unlabelled count for nothing, neither in the loss nor in
     BatchNorm's statistics. loss, activation, options: as `make_loss`. predict gives
     `probabilities` (B, T, C).
+
+    Of a track whose labels are of clips a window is a clip, every frame of which holds its label:
+    the logits of its frames are averaged (`mean_over_frames`) before activation, losses and metrics
+    see one row a clip, and predict gives (B, C).
     """
     loss_of = make_loss(track, loss, activation, **options)
     activate = track.find_activation(activation)
@@ -35,19 +41,32 @@ def make_sequences_task(
         labels, mask = batch["label"], batch["mask"]
         valid = track.valid(labels) & mask
         variables = {"params": params, **model_state}
-        inputs = (batch["features"], mask, valid)
+        inputs = (batch["features"], mask, valid)  # of frames: they enter BatchNorm
         if train and model_state:
             logits, model_state = model.apply(
                 variables, *inputs, train=True, rngs=rngs, mutable=list(model_state)
             )
         else:
             logits = model.apply(variables, *inputs, train=train, rngs=rngs)
+        if track.per_clip:  # a clip's first row is no padding, unless all of it is
+            logits, labels, valid = mean_over_frames(logits, mask), labels[:, 0], valid[:, 0]
         losses, weights = loss_of(logits, labels, valid)
         metrics = class_metrics(track, logits, labels, valid)
         return losses.sum(), Aux(weights.sum(), metrics, model_state)
 
     def predict(params, model_state, batch):
         logits = model.apply({"params": params, **model_state}, batch["features"], batch["mask"])
+        if track.per_clip:
+            logits = mean_over_frames(logits, batch["mask"])
         return {"probabilities": activate(logits)}
 
     return Task(init, compute, predict)
+
+
+def mean_over_frames(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """The mean of each window's frames that are no padding: (B, T, C), (B, T) -> (B, C).
+
+    0 for a window of padding alone.
+    """
+    weight = mask[..., None].astype(values.dtype)
+    return (values * weight).sum(1) / jnp.maximum(weight.sum(1), 1)

@@ -1,5 +1,7 @@
 """Windows: where they start, what fills them, their batches, and merging them back."""
 
+import itertools
+
 import numpy as np
 import pytest
 import simplejpeg
@@ -332,3 +334,56 @@ def test_a_damaged_crop_is_named_and_videos_without_crops_are_refused():
     index = records.Index(("a",), np.array([0, 0]), np.zeros(0, np.int32), np.array([0, 4]), {})
     with pytest.raises(InputError, match=r"no crop of 1 videos \(a\)"):
         windows.make_frame_reader([], index, transforms.make_eval_transform(16))
+
+
+def clips(length=8, **options) -> windows.Windows:
+    return windows.make_clip_windows(list(VIDEOS), ROWS, LABELS, length=length, **options)
+
+
+def test_a_clip_is_one_window(reader):
+    cuts = clips()
+    assert len(cuts) == len(VIDEOS) and (cuts.start == 0).all()
+    for video, count in enumerate(np.diff(ROWS)):
+        window = windows.read_window(cuts, reader, video, 0, None)
+        if count <= 8:  # all of it
+            rows = np.arange(count)
+        else:  # the middle of each of 8 parts
+            ends = [i * count // 8 for i in range(9)]
+            rows = np.array([a + (b - a) // 2 for a, b in itertools.pairwise(ends)])
+        assert window["mask"].sum() == len(rows)
+        own = slice(0, len(rows))
+        np.testing.assert_array_equal(window["features"][own], filled_by_hand(video)[rows])
+        np.testing.assert_array_equal(window["label"][own], LABELS[ROWS[video] + rows])
+        assert not window["features"][len(rows) :].any()
+
+
+def test_training_draws_a_row_of_each_part(reader):
+    cuts, seen = clips(length=6), set()
+    for batch in take(cuts, reader, 60):
+        for i in np.flatnonzero(batch["video"] == 2):  # 8 rows, each with a crop: frame = row + 1
+            assert batch["mask"][i].all()
+            rows = -batch["features"][i, :, 1].astype(int) - 1
+            seen.add(tuple(rows))
+            ends = np.arange(7) * 8 // 6
+            assert (ends[:-1] <= rows).all() and (rows < ends[1:]).all()
+    assert len(seen) == 4, "two of the parts have two rows"
+
+
+def test_clips_are_the_same_for_any_processes_and_threads(reader):
+    whole = take(clips(length=6), reader, 4)
+    alone = take(clips(length=6), reader, 4, threads=0)
+    parts = [take(clips(length=6), reader, 4, process=(p, 2)) for p in range(2)]
+    for step, batch in enumerate(whole):
+        for key in batch:
+            np.testing.assert_array_equal(batch[key], alone[step][key])
+            for p in range(2):
+                np.testing.assert_array_equal(batch[key][p::2], parts[p][step][key])
+
+
+def test_clips_that_cannot_be_are_refused(reader):
+    with pytest.raises(InputError, match="windows of 0 rows: expected at least 1"):
+        clips(length=0)
+    with pytest.raises(InputError, match="2 videos have 0 rows together"):
+        windows.make_clip_windows(["a", "b"], [0, 0, 0], None, length=4)
+    with pytest.raises(InputError, match="shift 3: a window is a whole clip; expected 0"):
+        next(windows.window_batches(clips(), reader, batch_size=2, seed=0, shift=3))

@@ -15,7 +15,7 @@ from abaw_jax.models.vit import ViT
 from abaw_jax.tasks import make_frames_task, make_reconstruct_task, make_sequences_task
 from abaw_jax.tasks.frames import mix_images
 from abaw_jax.tasks.task import make_loss, normalise_by_channel, normalise_by_image
-from abaw_jax.tracks import AU, EXPR, VA
+from abaw_jax.tracks import AU, EMI, EXPR, VA
 from abaw_jax.training.optim import make_optimizer
 from abaw_jax.training.partition import make_mesh
 from abaw_jax.training.rng import stream_keys
@@ -320,3 +320,66 @@ def test_ccc_over_micro_batches_is_their_mean_weighted_by_rows():
         loss_sum, weight, model_state = loss_sum + part, weight + aux.weight, aux.model_state
     assert float(weight) == batch["mask"].sum() == float(metrics["loss"][1])
     assert float(metrics["loss"][0]) == pytest.approx(float(loss_sum), rel=1e-5)
+
+
+CLIP_MODEL = SequenceModel(width=8, depth=1, heads=2, mlp_width=8, head_width=8, outputs=6)
+
+
+def clip_batch() -> dict:
+    """Four clips: one cut short by padding, one without a label, one of padding alone."""
+    batch = window_batch(4)
+    labels = np.random.default_rng(1).uniform(0, 1, (4, 1, 6)).astype(np.float32)
+    labels[2] = -5
+    batch["mask"][3] = False
+    batch["label"] = np.where(batch["mask"][..., None], labels, np.float32(-5))
+    return batch
+
+
+def clip_variables(task, batch):
+    params, model_state = jax.jit(task.init)(jax.random.key(0), batch)
+    return loud(params), model_state
+
+
+@pytest.mark.parametrize("loss", ["mse", "pearson", "ccc"])
+@pytest.mark.parametrize("output", ["sigmoid", "linear"])
+def test_a_clip_is_judged_once_by_the_mean_of_its_frames(loss, output):
+    batch = clip_batch()
+    task = make_sequences_task(CLIP_MODEL, EMI, loss=loss, activation=output)
+    params, model_state = clip_variables(task, batch)
+    logits = CLIP_MODEL.apply({"params": params, **model_state}, batch["features"], batch["mask"])
+    means = [np.asarray(logits[i], np.float64)[batch["mask"][i]].mean(0) for i in range(3)]
+    values = 1 / (1 + np.exp(-np.array(means))) if output == "sigmoid" else np.array(means)
+    x, y = values[:2], batch["label"][:2, 0].astype(np.float64)
+    cov = ((x - x.mean(0)) * (y - y.mean(0))).mean(0)
+    expected = {
+        "mse": ((x - y) ** 2).mean(),
+        "pearson": 1 - (cov / np.sqrt((x.var(0) + 1e-6) * (y.var(0) + 1e-6))).mean(),
+        "ccc": 1 - (2 * cov / (x.var(0) + y.var(0) + (x.mean(0) - y.mean(0)) ** 2)).mean(),
+    }[loss]
+    loss_sum, aux = task.loss(params, model_state, batch, RNGS, False)
+    assert float(aux.weight) == 2 and aux.metrics == {}
+    assert float(loss_sum) / 2 == pytest.approx(expected, rel=1e-4)
+    found = task.predict(params, model_state, {k: batch[k] for k in ("features", "mask")})
+    assert found["probabilities"].shape == (4, 6)
+    np.testing.assert_allclose(found["probabilities"][:3], values.clip(0, 1), rtol=1e-4, atol=1e-6)
+
+
+def test_padding_and_unlabelled_clips_change_nothing_of_the_others():
+    task = make_sequences_task(CLIP_MODEL, EMI)
+    batch = clip_batch()
+    params, model_state = clip_variables(task, batch)
+    other = {name: value.copy() for name, value in batch.items()}
+    other["features"][0, 4:] = 7  # padding
+    other["features"][2:] = -7  # without a label; of padding alone
+    gradient = jax.jit(jax.grad(lambda p, b: task.loss(p, model_state, b, RNGS, True)[0]))
+    for one, two in zip(
+        jax.tree.leaves(gradient(params, batch)), jax.tree.leaves(gradient(params, other)),
+        strict=True,
+    ):  # fmt: skip
+        np.testing.assert_allclose(one, two, atol=1e-6)
+    statistics = [
+        jax.tree.leaves(task.loss(params, model_state, b, RNGS, True)[1].model_state)
+        for b in (batch, other)
+    ]
+    for one, two in zip(*statistics, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
