@@ -1,21 +1,29 @@
 """Stage `prepare`: corpora in their published layouts -> records.
 
 Makes prepare/records (the corpus) and prepare/images/<name> (each further image set). Where the
-config names no corpus, the demo corpus is drawn first, into prepare/demo, and then read as any
-Aff-Wild2 tree is.
+config names no corpus, the track's demo corpus is drawn first, into prepare/demo, in the layout of
+the corpus that the config is of, and then read as any such tree is.
+
+The keys of the section `corpus` are those of the reader of its `kind`, beside OWN.
 """
 
 import hashlib
 import os
 import pathlib
 
-from abaw_jax.data.corpora import read_corpus
+from abaw_jax.data.corpora import read_corpus, takes
 from abaw_jax.data.demo import generate
 from abaw_jax.data.records import load_index, write_corpus
 from abaw_jax.errors import InputError
 from abaw_jax.recipe import Context
+from abaw_jax.tracks.track import Track
 
-FILES = ("annotations", "test_list", "test_example")
+OWN = ("kind", "root", "demo_size", "max_damaged")
+# Paths in the section `corpus`: of label files or folders of them, and folders of images.
+FILES = (
+    "annotations", "test_list", "test_example", "train_table", "validation_table", "test_table",
+)  # fmt: skip
+FOLDERS = ("image_roots", "face_images")
 
 
 def inputs(context: Context) -> dict[str, str]:
@@ -27,7 +35,9 @@ def inputs(context: Context) -> dict[str, str]:
     """
     config = context.config
     corpus = located(config.corpus.to_dict()) if config.corpus.root else {}
-    state = {path: _disk_state(path, files=False) for path in corpus.pop("image_roots", ())}
+    state = {}
+    for key in FOLDERS:
+        state |= {path: _disk_state(path, files=False) for path in corpus.get(key, ())}
     for key in FILES:
         if corpus.get(key):
             state[corpus[key]] = _disk_state(corpus[key], files=True)
@@ -79,18 +89,15 @@ def run(context: Context) -> dict:
     corpus = context.config.corpus.to_dict()
     if not corpus["root"] and corpus["demo_size"]:
         corpus["root"] = str(folder / "demo")
-        generate(folder / "demo", corpus["demo_size"])  # of one seed: all runs are on one corpus
-    splits = read_corpus(
-        corpus["kind"],
-        task=context.track.name,
-        max_unmatched=corpus["max_unmatched"],
-        **located(corpus),
-    )
+        # Of one seed: all runs are on one corpus.
+        generate(folder / "demo", corpus["demo_size"], track=context.track.key)
+    splits = read_corpus(corpus["kind"], **reader_arguments(corpus, context.track))
     lacking = {"train", "validation"} - {split.name for split in splits}
     if lacking:
         raise InputError(
-            f"{located(corpus)['annotations']}: has no {' and no '.join(sorted(lacking))} set; "
-            "expected both: add the folder of its label files"
+            f"{located(corpus).get('annotations', corpus['root'])}: has no "
+            f"{' and no '.join(sorted(lacking))} set; expected both: add the folder of its label "
+            "files"
         )
     # All is read before anything is written: a path that is wrong shows at once.
     sets = {}
@@ -117,16 +124,23 @@ def _damage_limit(section: dict) -> int | float:
     return limit if limit < 1 else int(limit)
 
 
+def reader_arguments(corpus: dict, track: Track) -> dict:
+    """What the corpus section tells the reader of its kind; the track, if it reads several."""
+    task = {"task": track.name} if takes(corpus["kind"], "task") else {}
+    return {k: v for k, v in corpus.items() if k not in OWN} | located(corpus) | task
+
+
 def located(corpus: dict) -> dict:
-    """What a reader is given: the corpus section's paths, below `root` unless absolute or empty."""
+    """The corpus section's paths, below `root` unless absolute or empty."""
     if not corpus["root"]:
         raise InputError(
             "config.corpus.root is empty: name the folder that holds the corpus "
             "(--config.corpus.root=DIR)"
         )
     root = pathlib.Path(corpus["root"])
-    files = {key: str(root / corpus[key]) if corpus[key] else "" for key in FILES}
-    return {"image_roots": [str(root / path) for path in corpus["image_roots"]], **files}
+    folders = {key: [str(root / path) for path in corpus[key]] for key in FOLDERS if key in corpus}
+    files = {key: str(root / corpus[key]) if corpus[key] else "" for key in FILES if key in corpus}
+    return folders | files
 
 
 def test_example(context: Context) -> str:

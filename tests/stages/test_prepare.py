@@ -16,6 +16,7 @@ from abaw_jax.errors import InputError
 from abaw_jax.recipe import Context
 from abaw_jax.stages import prepare
 from abaw_jax.training.partition import make_mesh
+from configs import emi
 
 ROWS = 4
 
@@ -207,3 +208,77 @@ def test_example_is_below_the_root(context):
     config = expr.get_config("tiny")
     demo = Context(ml_collections.FrozenConfigDict(config), pathlib.Path("run"), context.mesh)
     assert prepare.test_example(demo) == f"run/prepare/demo/{config.corpus.test_example}"
+
+
+def clip_context(workdir, root, **corpus):
+    config = emi.get_config("tiny").unlock()
+    config.corpus.update(root=str(root), test_example="", **corpus)
+    return Context(ml_collections.FrozenConfigDict(config), workdir, make_mesh())
+
+
+def make_clips(root):
+    """A tree of one training and one validation clip; everything is a minute old."""
+    row = "0,0.5,0,0,0,1"
+    for split, clip in (("train", 1), ("valid", 2)):
+        draw(root / "face_images" / f"{clip:05d}" / "1.jpg", 9)
+        header = "Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy"
+        (root / f"{split}_split.csv").write_text(f"{header}\n{clip},{row}\n")
+    (root / "test" / "face_images").mkdir(parents=True)
+    for path in [root, *root.rglob("*")]:
+        os.utime(path, (1.7e9, 1.7e9))
+    return root
+
+
+def test_each_kind_of_corpus_is_read_with_its_own_keys(context, tmp_path):
+    found = prepare.reader_arguments(context.config.corpus.to_dict(), context.track)
+    assert found["task"] == "EXPR" and found["max_unmatched"] == 1000
+    assert not found.keys() & set(prepare.OWN)
+    root = make_clips(tmp_path / "clips")
+    clips = clip_context(tmp_path / "clips_run", root)
+    found = prepare.reader_arguments(clips.config.corpus.to_dict(), clips.track)
+    assert found == {
+        "train_table": str(root / "train_split.csv"),
+        "validation_table": str(root / "valid_split.csv"),
+        "test_table": "",
+        "test_example": "",
+        "face_images": [str(root / "face_images"), str(root / "test/face_images")],
+    }
+    assert prepare.run(clips)["metrics"] == {"train_images": 1, "validation_images": 1}
+
+
+def test_a_key_that_the_corpus_lacks_is_named(tmp_path):
+    root = make_clips(tmp_path / "clips")
+    context = clip_context(tmp_path / "run", root, max_unmatched=3)
+    with pytest.raises(InputError, match="corpus vidmimic2: unknown key 'max_unmatched'"):
+        prepare.run(context)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: (root / "valid_split.csv").write_text("Filename\n2\n"),
+        lambda root: draw(root / "face_images" / "00001" / "2.jpg", 9),
+        lambda root: draw(root / "test" / "face_images" / "00003" / "1.jpg", 9),
+    ],
+    ids=["table", "image", "test clip"],
+)
+def test_a_change_of_clips_is_noticed(tmp_path, change):
+    root = make_clips(tmp_path / "clips")
+    context = clip_context(tmp_path / "run", root)
+    before = prepare.inputs(context)
+    assert prepare.inputs(context) == before
+    change(root)
+    assert prepare.inputs(context) != before
+
+
+def test_the_demo_corpus_is_that_of_the_track(tmp_path, monkeypatch):
+    drawn = []
+
+    def generate(folder, size, track):
+        drawn.append((folder, size, track))
+        make_clips(folder)
+
+    monkeypatch.setattr(prepare, "generate", generate)
+    context = clip_context(tmp_path / "run", "")
+    assert prepare.run(context)["samples"] == 2
+    assert drawn == [(tmp_path / "run" / "prepare" / "demo", "tiny", "emi")]

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+from collections.abc import Mapping
 
 from abaw_jax.data.corpora import affwild2, fer2013, image_folder, rafdb, vidmimic2
 from abaw_jax.data.records import Split
@@ -27,9 +28,7 @@ def read_corpus(kind: str, **arguments) -> list[Split]:
       InputError: an unknown corpus or key (with the nearest known one), a missing key, and what
         the corpus's own `read` raises.
     """
-    if kind not in CORPORA:
-        raise InputError(f"corpus kind {kind!r}: is unknown{_known(kind, list(CORPORA))}")
-    parameters = inspect.signature(CORPORA[kind]).parameters
+    parameters = _parameters(kind)
     for key in arguments:
         if key not in parameters:
             raise InputError(f"corpus {kind}: unknown key {key!r}{_known(key, list(parameters))}")
@@ -37,6 +36,17 @@ def read_corpus(kind: str, **arguments) -> list[Split]:
         if parameter.default is parameter.empty and key not in arguments:
             raise InputError(f"corpus {kind}: key {key!r} is missing; give it a value")
     return CORPORA[kind](**arguments)
+
+
+def takes(kind: str, key: str) -> bool:
+    """Whether the reader of that name has such a key. Raises InputError for an unknown corpus."""
+    return key in _parameters(kind)
+
+
+def _parameters(kind: str) -> Mapping[str, inspect.Parameter]:
+    if kind not in CORPORA:
+        raise InputError(f"corpus kind {kind!r}: is unknown{_known(kind, list(CORPORA))}")
+    return inspect.signature(CORPORA[kind]).parameters
 
 
 def _known(name: str, known: list[str]) -> str:
