@@ -153,6 +153,11 @@ def add_counts(total: dict[str, int], more: dict[str, int]) -> None:
         total[key] = total.get(key, 0) + count
 
 
+def nonzero(counts: dict[str, int]) -> dict[str, int]:
+    """The counts that are not 0."""
+    return {key: count for key, count in counts.items() if count}
+
+
 def walk(folder: pathlib.Path) -> tuple[list[str], dict[str, int]]:
     """All images below a folder, a folder's own before its folders', and what was passed over."""
     folders, images, skipped = list_folder(folder)
