@@ -21,12 +21,13 @@ import operator
 import os
 import pathlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from array_record.python import array_record_module
 
 from abaw_jax.data.examples import decode_record, encode_record, image_fault
+from abaw_jax.data.images import Image
 from abaw_jax.errors import InputError
 from abaw_jax.files import atomic_write, read_json
 
@@ -52,15 +53,16 @@ class Video:
 
     Attributes:
       name: the folder's name.
-      frames: (1-based frame number, image) in ascending order; an image is a path, or the bytes
-        of an encoded image where the corpus does not keep its images as files.
+      frames: (1-based frame number, image) in ascending order; an image is a path or, where the
+        corpus does not keep its images as files, another of `images.Image`. A list, or a sequence
+        that makes its items when asked, for corpora of millions of images.
       rows: number of annotation (or template) rows; row i, from 0, belongs to frame i + 1.
       labels: track key -> (rows, K); {} where there are none.
       skipped: reason -> count of what was seen and left out.
     """
 
     name: str
-    frames: list[tuple[int, str | bytes]]
+    frames: Sequence[tuple[int, Image]]
     rows: int
     labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)

@@ -15,14 +15,14 @@ import pathlib
 import re
 import shutil
 import threading
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tqdm
 from array_record.python import array_record_module
 
 from abaw_jax.data.examples import encode_record, image_fault
+from abaw_jax.data.images import Image, identity, location, read_image
 from abaw_jax.data.metadata import METADATA, summarise, write_metadata
 from abaw_jax.data.records import Split, index_of, invalid_value, shard_name
 from abaw_jax.errors import InputError
@@ -44,7 +44,20 @@ class _Stopped(Exception):
 class _Shard:
     split: Split
     name: str
-    frames: list[tuple[int, int, str | bytes]]  # video number, frame number, image
+    start: int  # of the split's frames, in order
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def frames(self) -> Iterator[tuple[int, int, Image]]:
+        """Video number, frame number and image of each."""
+        before = 0
+        for v, video in enumerate(self.split.videos):
+            first, last = max(self.start - before, 0), min(self.stop - before, len(video.frames))
+            for i in range(first, last):
+                yield v, *video.frames[i]
+            before += len(video.frames)
 
 
 class _Counter:
@@ -100,7 +113,7 @@ def write_corpus(
     shards = [shard for split in splits for shard in _plan(corpus, split)]
     _make_room(folder, corpus, {shard.name for shard in shards})
     extra = _missing_labels(splits)
-    total = sum(len(shard.frames) for shard in shards)
+    total = sum(map(len, shards))
     with tqdm.tqdm(
         total=total, desc=f"{corpus} records", unit="image", unit_scale=True, disable=not progress
     ) as bar:
@@ -126,7 +139,9 @@ def fingerprint(corpus: str, splits: list[Split]) -> dict:
     for split in splits:
         images, labels = hashlib.sha256(), hashlib.sha256()
         for video in split.videos:
-            images.update("\n".join([f"\n/{video.name}", *map(_identity, video.frames)]).encode())
+            images.update(f"\n/{video.name}".encode())
+            for number, image in video.frames:
+                images.update(f"\n{number} {_identity(image)}".encode())
             labels.update(f"{video.name} {video.rows}\n".encode())
             for key, array in sorted(video.labels.items()):
                 labels.update(f"{key} {array.dtype.str} {array.shape}\n".encode())
@@ -136,14 +151,12 @@ def fingerprint(corpus: str, splits: list[Split]) -> dict:
     return {**out, "all": whole.hexdigest()}
 
 
-def _identity(frame: tuple[int, str | bytes]) -> str:
-    number, image = frame
-    if isinstance(image, bytes):
-        return f"{number} {len(image)} {zlib.crc32(image)}"
+def _identity(image: Image) -> str:
     try:
-        return f"{number} {os.path.basename(image)} {os.stat(image).st_size}"
+        return identity(image)
     except OSError as error:
-        raise InputError(f"{image}: cannot be read ({error.strerror}); restore it") from error
+        where = location(image)
+        raise InputError(f"{where}: cannot be read ({error.strerror}); restore it") from error
 
 
 def _check(corpus: str, splits: list[Split]) -> None:
@@ -195,11 +208,11 @@ def _difference(summary: dict, corpus: str, inputs: dict) -> str:
 
 def _plan(corpus: str, split: Split) -> list[_Shard]:
     """Cut a split's frames, in order, into shards of nearly equal length."""
-    frames = [(v, n, image) for v, video in enumerate(split.videos) for n, image in video.frames]
-    count = min(MAX_SHARDS, -(-len(frames) // SHARD_IMAGES))
-    cuts = [len(frames) * i // count for i in range(count + 1)]
+    frames = sum(len(video.frames) for video in split.videos)
+    count = min(MAX_SHARDS, -(-frames // SHARD_IMAGES))
+    cuts = [frames * i // count for i in range(count + 1)]
     return [
-        _Shard(split, shard_name(corpus, split.name, i, count), frames[cuts[i] : cuts[i + 1]])
+        _Shard(split, shard_name(corpus, split.name, i, count), cuts[i], cuts[i + 1])
         for i in range(count)
     ]
 
@@ -266,15 +279,15 @@ def _ensure_shard(
         if note["inputs"] == inputs and note["size"] == path.stat().st_size:
             for _, _, file, reason in note["damaged"]:
                 counter.add_damaged(file, reason)
-            counter.advance(len(shard.frames))
+            counter.advance(len(shard))
             return note
     damaged = []
     with _atomic_shard(path) as writer:
-        for done, (v, number, image) in enumerate(shard.frames):
+        for done, (v, number, image) in enumerate(shard.frames()):
             if done % 64 == 0:
-                counter.advance(min(64, len(shard.frames) - done))
+                counter.advance(min(64, len(shard) - done))
             video = shard.split.videos[v]
-            file = f"{video.name}/{number}" if isinstance(image, bytes) else image
+            file = location(image) or f"{video.name}/{number}"
             content, reason = _read_image(image)
             if reason:
                 damaged.append([v, number, file, reason])
@@ -286,20 +299,20 @@ def _ensure_shard(
     note = {
         "inputs": inputs,
         "size": path.stat().st_size,
-        "records": len(shard.frames) - len(damaged),
+        "records": len(shard) - len(damaged),
         "damaged": damaged,
     }
     write_json(note_path, note)
     return note
 
 
-def _read_image(image: str | bytes) -> tuple[bytes, str | None]:
-    if isinstance(image, bytes):
-        return image, image_fault(image)
+def _read_image(image: Image) -> tuple[bytes, str | None]:
     try:
-        content = pathlib.Path(image).read_bytes()
+        content = read_image(image)
     except OSError as error:
         return b"", error.strerror
+    except ValueError as error:
+        return b"", " ".join(str(error).split())
     return content, image_fault(content)
 
 
