@@ -4,11 +4,13 @@ import pathlib
 
 import cv2
 import numpy as np
+import pytest
 import simplejpeg
 
 from abaw_jax.data import records
 from abaw_jax.data.corpora import affwild2
 from abaw_jax.data.records import Split, Video
+from abaw_jax.errors import InputError
 from abaw_jax.tracks import EXPR
 
 HEADER = ",".join(EXPR.classes)
@@ -114,3 +116,16 @@ def one_line(caught, *words):
     assert "\n" not in message
     for word in words:
         assert str(word) in message, message
+
+
+def fill(root: pathlib.Path, *paths: str) -> None:
+    """Small images, no two alike."""
+    for i, path in enumerate(paths):
+        write(root / path, jpeg(i))
+
+
+def refused(call, *words) -> None:
+    """`call` raises InputError in one line that has all of `words`."""
+    with pytest.raises(InputError) as caught:
+        call()
+    one_line(caught, *words)

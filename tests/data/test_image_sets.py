@@ -4,28 +4,14 @@ import corpus_trees
 import cv2
 import numpy as np
 import pytest
+from corpus_trees import fill, refused
 
 from abaw_jax.data import records
 from abaw_jax.data.corpora import fer2013, image_folder, rafdb, read_corpus
-from abaw_jax.errors import InputError
 
 
 def names(split):
     return [str(path).rsplit("/", 2)[-2:] for _, path in split.videos[0].frames]
-
-
-def refused(call, *words):
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert str(word) in message, message
-
-
-def fill(root, *paths):
-    for i, path in enumerate(paths):
-        corpus_trees.write(root / path, corpus_trees.jpeg(i))
 
 
 def test_folder_without_classes(tmp_path):

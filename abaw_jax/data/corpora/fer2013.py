@@ -7,6 +7,7 @@ Source: Goodfellow et al., "Challenges in representation learning", 2013. csv co
 import csv
 import os
 import pathlib
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -49,6 +50,16 @@ def read(path: str | os.PathLike) -> list[Split]:
 
 def _read_csv(path: pathlib.Path) -> list[Split]:
     images = {name: [] for name in USAGES.values()}
+    for _, split, image, label in read_rows(path):
+        images[split].append((image, label))
+    splits = [image_folder.image_set(name, rows, {}) for name, rows in images.items() if rows]
+    if not splits:
+        raise InputError(f"{path}: holds no rows; expected one image a row")
+    return splits
+
+
+def read_rows(path: pathlib.Path) -> Iterator[tuple[str, str, bytes, int]]:
+    """Where it stands, split, image and label of each row of the csv. InputError as `read`."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(file)
@@ -68,13 +79,9 @@ def _read_csv(path: pathlib.Path) -> list[Split]:
                     raise InputError(
                         f"{where}: Usage {usage!r}; expected one of {', '.join(USAGES)}"
                     )
-                images[USAGES[usage]].append((_encode(pixels, where), _label(emotion, where)))
+                yield where, USAGES[usage], _encode(pixels, where), _label(emotion, where)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as csv ({error})") from error
-    splits = [image_folder.image_set(name, rows, {}) for name, rows in images.items() if rows]
-    if not splits:
-        raise InputError(f"{path}: holds no rows; expected one image a row")
-    return splits
 
 
 def _label(emotion: str, where: str) -> int:

@@ -4,13 +4,14 @@ import difflib
 import os
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from abaw_jax.data.images import Image
 from abaw_jax.data.records import Split, Video
 from abaw_jax.errors import InputError
-from abaw_jax.tracks import EXPR
+from abaw_jax.tracks import EXPR, Track
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
@@ -83,15 +84,54 @@ def read(root: str | os.PathLike, classes: bool = False) -> list[Split]:
 
 
 def image_set(
-    name: str, images: Iterable[tuple[str | bytes, int | None]], skipped: dict[str, int]
+    name: str,
+    images: Iterable[tuple[str | bytes, int | None]],
+    skipped: dict[str, int],
+    track: Track = EXPR,
 ) -> Split:
-    """A split of unrelated images: one video named '', numbered from 1; class None = unlabelled."""
+    """A split of unrelated images, each with its class of `track`; class None = unlabelled."""
     images = list(images)
-    frames = [(n, image) for n, (image, _) in enumerate(images, start=1)]
     labels = {}
     if images and images[0][1] is not None:
-        labels = {EXPR.key: np.array([[label] for _, label in images], EXPR.label_type)}
-    return Split(name, [Video("", frames, len(frames), labels)], skipped)
+        labels = {track.key: np.array([[label] for _, label in images], track.label_type)}
+    return labelled_set(name, [image for image, _ in images], labels, skipped)
+
+
+def labelled_set(
+    name: str, images: Sequence[Image], labels: dict[str, np.ndarray], skipped: dict[str, int]
+) -> Split:
+    """A split of unrelated images: one video named '', numbered from 1; labels as in `Video`."""
+    video = Video("", list(enumerate(images, start=1)), len(images), labels)
+    return Split(name, [video], nonzero(skipped))
+
+
+def first_of(candidates: Sequence[pathlib.Path], root: pathlib.Path, what: str) -> pathlib.Path:
+    """The first of several paths below `root` that exists, a folder or a file.
+
+    what: the folder to name instead, for the InputError that is raised where none does.
+    """
+    for path in candidates:
+        if path.exists():
+            return path
+    named = " or ".join(str(path.relative_to(root)) for path in candidates)
+    raise InputError(f"{root}: has no {named}; name the folder of {what}")
+
+
+def below(folder: pathlib.Path, name: str, where: str) -> str:
+    """The path of `name`, as a list gives it, in `folder`. InputError if it leads out of it."""
+    if name.startswith("/") or ".." in name.split("/") or not name.strip():
+        raise InputError(f"{where}: {name!r}; expected the path of an image below {folder}")
+    return os.path.join(folder, name)
+
+
+def count_missing(skipped: dict[str, int], limit: int, where: str, path: str) -> None:
+    """Count an image that a list names and the disk lacks. InputError beyond `limit` of them."""
+    add_counts(skipped, {"missing_images": 1})
+    if skipped["missing_images"] > limit:
+        raise InputError(
+            f"{where}: has no image {path}, and {limit} rows before it have none; unpack all "
+            "images, or raise max_missing"
+        )
 
 
 def check_folder(path: str | os.PathLike, what: str) -> pathlib.Path:

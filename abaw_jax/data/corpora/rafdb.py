@@ -5,7 +5,6 @@ expression recognition in the wild", CVPR 2017.
 """
 
 import os
-import pathlib
 
 from abaw_jax.data.corpora import image_folder
 from abaw_jax.data.records import Split
@@ -26,8 +25,9 @@ def read(root: str | os.PathLike) -> list[Split]:
         named twice or without its image (with the list's line).
     """
     root = image_folder.check_folder(root, "RAF-DB's root")
-    listing = _first([root / d / n for d in ("", "EmoLabel") for n in LISTS], root, "file")
-    aligned = _first([root / d for d in ("aligned", "Image/aligned")], root, "folder")
+    what, lists = "RAF-DB's basic set", [root / d / n for d in ("", "EmoLabel") for n in LISTS]
+    listing = image_folder.first_of(lists, root, what)
+    aligned = image_folder.first_of([root / "aligned", root / "Image/aligned"], root, what)
     _, paths, skipped = image_folder.list_folder(aligned)
     found = {os.path.basename(path): path for path in paths}
     images = {"train": [], "test": []}
@@ -62,13 +62,3 @@ def read(root: str | os.PathLike) -> list[Split]:
         image_folder.image_set(name, rows, skipped if i == 0 else {})
         for i, (name, rows) in enumerate(chosen.items())
     ]
-
-
-def _first(candidates: list[pathlib.Path], root: pathlib.Path, kind: str) -> pathlib.Path:
-    for path in candidates:
-        if path.is_file() if kind == "file" else path.is_dir():
-            return path
-    raise InputError(
-        f"{root}: has no {kind} {' or '.join(str(p.relative_to(root)) for p in candidates)}; "
-        "name the folder of RAF-DB's basic set"
-    )
