@@ -4,7 +4,19 @@ import difflib
 import inspect
 from collections.abc import Mapping
 
-from abaw_jax.data.corpora import affwild2, fer2013, image_folder, rafdb, vidmimic2
+from abaw_jax.data.corpora import (
+    affectnet,
+    affwild2,
+    casia_webface,
+    celeba,
+    fer2013,
+    ferplus,
+    image_folder,
+    imdb_wiki,
+    rafdb,
+    rafdb_compound,
+    vidmimic2,
+)
 from abaw_jax.data.records import Split
 from abaw_jax.errors import InputError
 
@@ -14,6 +26,12 @@ CORPORA = {
     "fer2013": fer2013.read,
     "rafdb": rafdb.read,
     "vidmimic2": vidmimic2.read,
+    "rafdb_compound": rafdb_compound.read,
+    "affectnet": affectnet.read,
+    "ferplus": ferplus.read,
+    "celeba": celeba.read,
+    "casia_webface": casia_webface.read,
+    "imdb_wiki": imdb_wiki.read,
 }
 
 
