@@ -13,6 +13,7 @@ from abaw_jax.data.corpora import (
     ferplus,
     image_folder,
     imdb_wiki,
+    mtl,
     rafdb,
     rafdb_compound,
     vidmimic2,
@@ -32,6 +33,7 @@ CORPORA = {
     "celeba": celeba.read,
     "casia_webface": casia_webface.read,
     "imdb_wiki": imdb_wiki.read,
+    "mtl": mtl.read,
 }
 
 
