@@ -42,7 +42,7 @@ def inputs(context: Context) -> dict[str, str]:
         if corpus.get(key):
             state[corpus[key]] = _disk_state(corpus[key], files=True)
     for section in image_sets(context).values():
-        for key in ("root", "path"):
+        for key in ("root", "path", "votes"):
             if section.get(key):
                 state[section[key]] = _disk_state(section[key], files=False)
     return state
