@@ -13,9 +13,7 @@ from collections.abc import Callable
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--peer-python", default=sys.executable, help="an interpreter with the peer"
-    )
+    parser.add_argument("--peer-python", default=sys.executable, help="interpreter with the peer")
     parser.add_argument("--worker", choices=["ours", "peer"], help=argparse.SUPPRESS)
 
 
