@@ -24,7 +24,7 @@ from abaw_jax.evaluation.pictures import (
 )
 
 # Of the truth, of steps on the way, and of what is handed on.
-_TRUTH, _STEPS, _LAST = INK, (COLOURS[7], COLOURS[3], COLOURS[4]), COLOURS[1]
+_TRUTH, _BETWEEN, _LAST = INK, (COLOURS[4], COLOURS[7], COLOURS[3]), COLOURS[1]
 POINTS = 2000  # of a scatter
 STEPS = 360  # of a trajectory
 _AGES = 12  # shades of a trajectory, from its beginning to its end
@@ -72,9 +72,9 @@ def over_time(
     rows: caption -> float (T, W), the truth first and what is handed on last. A column of several
     frames shows their mean.
     """
-    first, *between, last = rows
-    colours = {first: _TRUTH, last: _LAST}
-    colours |= {c: _STEPS[i % len(_STEPS)] for i, c in enumerate(between)}
+    first, last = next(iter(rows)), list(rows)[-1]
+    colours = {c: _BETWEEN[i % len(_BETWEEN)] for i, c in enumerate(rows)}
+    colours |= {last: _LAST, first: _TRUTH}
     total = frames_of(rows)
     left, high, step = name_width(names) + 34, 150, 176
     (low, top), edges = bounds, spans(total)

@@ -85,6 +85,18 @@ def test_a_missing_video_needs_a_named_fallback(tmp_path):
         write_submission(out, example, {}, EXPR, fallback="mean")
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(tmp_path, bad):
+    example = example_file(tmp_path / "e.txt", ["a/00001.jpg", "a/00002.jpg"])
+    values = one_hot(4, 4)
+    values[1, 0] = bad
+    with pytest.raises(InputError, match="predictions: frame 2 of a has a value .* not finite"):
+        write_submission(
+            tmp_path / "s.txt", example, {"a": Prediction(np.array([1, 2]), values)}, EXPR
+        )
+    assert not (tmp_path / "s.txt").exists()
+
+
 @pytest.mark.parametrize(
     "lines, message",
     [
