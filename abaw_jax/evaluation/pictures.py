@@ -7,6 +7,7 @@ Shapes: T frames, K classes or units.
 
 import html
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -87,7 +88,11 @@ def bars(rows: Sequence[Mapping[str, object]], figure: str) -> str:
 
 def confusion(counts: np.ndarray, classes: Sequence[str]) -> str:
     """Heat map of (K, K) counts, each row as percent of its sum, as SVG. Hovering shows counts."""
-    left, top, cell_x, cell_y = name_width(classes) + 20, 48, 82, 38
+    # Above its column a name has its words one below another: Fearfully_ Surprised.
+    heads = [re.findall("[^_ ]+[_ ]?", name) for name in classes]
+    lines = max(map(len, heads))
+    left, top, cell_y = name_width(classes) + 20, 32 + 16 * lines, 38
+    cell_x = max(82, name_width([word for head in heads for word in head]) - 12)
     total = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
     parts = [
@@ -95,7 +100,8 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> str:
         turned(14, top + cell_y * len(classes) / 2, "true"),
     ]
     for i, name in enumerate(classes):
-        parts.append(words(left + cell_x * (i + 0.5), top - 8, name, "middle"))
+        for k, word in enumerate(reversed(heads[i])):
+            parts.append(words(left + cell_x * (i + 0.5), top - 8 - 16 * k, word, "middle"))
         parts.append(words(left - 8, top + cell_y * (i + 0.5) + 5, name, "end"))
         for j, other in enumerate(classes):
             x, y, share = left + cell_x * j, top + cell_y * i, float(shares[i, j])

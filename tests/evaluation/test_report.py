@@ -313,6 +313,21 @@ def test_confusion_is_darkest_where_the_share_is_highest():
     assert "a predicted as b: 1 of 10" in svg
 
 
+def test_confusion_stacks_the_words_of_long_names():
+    svg = pictures.confusion(np.eye(7, dtype=int), CE.classes)
+    head = [
+        (float(t.get("x")), float(t.get("y")), t.text)
+        for t in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+        if t.get("text-anchor") == "middle" and t.text.rstrip("_").isalpha()
+    ]
+    columns = {x for x, _, _ in head[2:]}
+    assert len(columns) == 7
+    step = min(np.diff(sorted(columns)))
+    assert all(7.5 * len(text) <= step for _, _, text in head[2:])
+    first = [text for x, _, text in sorted(head[2:]) if x == min(columns)]
+    assert first == ["Fearfully_", "Surprised"]
+
+
 @pytest.mark.parametrize("scale", [1, 10, 997])
 def test_strips_show_each_run_in_its_colour(scale):
     row = np.repeat([2, -1, 5, 5, 0], 100 * scale)
