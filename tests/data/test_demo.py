@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 from abaw_jax.data import demo
-from abaw_jax.data.demo import camera, corpus, face, layout, settings, sound, story
+from abaw_jax.data.demo import (
+    camera,
+    corpus,
+    face,
+    footage,
+    layout,
+    recordings,
+    settings,
+    sound,
+    story,
+)
 from abaw_jax.data.demo import expressions as ex
 from abaw_jax.data.demo.people import AUS, draw_person, draw_scene
 from abaw_jax.data.demo.plan import ROOTS, plan_corpus
@@ -73,10 +83,10 @@ def test_every_class_in_train_and_validation(tree):
 
 def test_irregularities_of_the_layout_are_there(tree):
     out, _ = tree
-    recordings = plan_corpus("tiny", SEED)
-    videos = [(r, v) for r in recordings for v in r.shown]
-    assert {r.root for r in recordings} == set(ROOTS)
-    assert {r.ending for r in recordings} == {"mp4", "avi"}
+    planned = plan_corpus("tiny", SEED)
+    videos = [(r, v) for r in planned for v in r.shown]
+    assert {r.root for r in planned} == set(ROOTS)
+    assert {r.ending for r in planned} == {"mp4", "avi"}
     assert any(v.name.endswith(("_left", "_right")) for _, v in videos)
     assert {1, -6, 9} <= {v.rows - r.frames for r, v in videos}
     assert any(v.late for _, v in videos)
@@ -88,7 +98,7 @@ def test_irregularities_of_the_layout_are_there(tree):
     for root in ROOTS:
         assert (out / root / ".DS_Store").is_file()
         assert list((out / root).glob("._*"))
-    assert (out / recordings[0].root / recordings[0].shown[0].name / "._00001.jpg").is_file()
+    assert (out / planned[0].root / planned[0].shown[0].name / "._00001.jpg").is_file()
 
 
 def test_invalid_rows_of_each_task():
@@ -165,7 +175,7 @@ def test_same_seed_same_files_whatever_the_processes(tree, tmp_path):
 
 def test_an_interrupted_corpus_is_finished_and_a_whole_one_kept(tmp_path, monkeypatch):
     out = tmp_path / "corpus"
-    real, done = corpus._record, []
+    real, done = recordings.write, []
 
     def failing(job):
         if len(done) == 4:
@@ -173,15 +183,15 @@ def test_an_interrupted_corpus_is_finished_and_a_whole_one_kept(tmp_path, monkey
         done.append(job[2].name)
         return real(job)
 
-    monkeypatch.setattr(corpus, "_record", failing)
+    monkeypatch.setattr(recordings, "write", failing)
     with pytest.raises(KeyboardInterrupt):
         demo.generate(out, "tiny", SEED, workers=1, progress=False)
     assert not (out / corpus.STAMP).exists()
     again = []
-    monkeypatch.setattr(corpus, "_record", lambda job: again.append(job[2].name) or real(job))
+    monkeypatch.setattr(recordings, "write", lambda job: again.append(job[2].name) or real(job))
     summary = demo.generate(out, "tiny", SEED, workers=1, progress=False)
     assert sorted(done + again) == sorted(r.name for r in plan_corpus("tiny", SEED))
-    assert not (out / corpus.PARTS).exists()
+    assert not (out / footage.PARTS).exists()
     again.clear()
     assert demo.generate(out, "tiny", SEED, workers=1, progress=False) == summary
     assert not again
@@ -198,7 +208,19 @@ def test_refuses_what_it_would_overwrite(tree, tmp_path):
         demo.generate(tmp_path / "mine.txt", "tiny", progress=False)
     with pytest.raises(InputError, match="expected one of tiny, default, large"):
         demo.generate(tmp_path / "new", "huge", progress=False)
+    with pytest.raises(InputError, match="'mtl': expected one of va, expr, au, ce"):
+        demo.generate(tmp_path / "new", "tiny", progress=False, track="mtl")
     assert not (tmp_path / "new").exists()
+
+
+def test_three_tracks_share_a_corpus_and_the_stamp_it_has_always_had(tree):
+    out, summary = tree
+    for track in ("va", "expr", "au"):
+        assert demo.generate(out, "tiny", SEED, progress=False, track=track) == summary
+    assert list(summary)[:4] == ["corpus", "size", "seed", "version"]
+    for track in ("ce",):
+        with pytest.raises(InputError, match=f"holds the demo corpus.*expected.*'{track}'"):
+            demo.generate(out, "tiny", SEED, progress=False, track=track)
 
 
 def test_each_action_unit_moves_the_face():
@@ -245,34 +267,6 @@ def test_affect_follows_the_expression_and_stays_in_range():
     at_rest = told.shown[told.felt.max(axis=1) == 0]
     quiet = [i for i, unit in enumerate(AUS) if unit not in (1, 2, 25, 26)]
     assert np.abs(np.median(at_rest, axis=0) - person.rest)[quiet].max() < 0.1
-
-
-def test_compounds_and_mimicry_follow_from_the_state():
-    person = draw_person(stream(4, "p"))
-    for i, name in enumerate(ex.COMPOUNDS):
-        told = story.tell_story(stream(4, name), person, 120, ("wonder",), compound=name)
-        labels = ex.compound_labels(told.felt)
-        assert set(np.unique(labels)) <= {-1, i}
-        assert (labels == i).mean() > 0.2
-        assert ex.compound_intensities(told.felt).shape == (120, 7)
-        assert (ex.compound_prototype(name) >= ex.PROTOTYPES[ex.COMPOUNDS[name][0]]).all()
-    told = {theme: story.tell_story(stream(4, theme), person, 120, (theme,)) for theme in ex.THEMES}
-    shares = {
-        theme: dict(
-            zip(
-                ex.MIMICRY,
-                ex.mimicry_intensities(t.felt, t.expressed, t.valence, t.arousal),
-                strict=True,
-            )
-        )
-        for theme, t in told.items()
-    }
-    assert shares["delight"]["Joy"] > shares["grief"]["Joy"]
-    assert shares["grief"]["Empathic Pain"] > shares["delight"]["Empathic Pain"]
-    values = np.array([list(s.values()) for s in shares.values()])
-    assert np.allclose(values * 3, np.round(values * 3), atol=1e-5)
-    assert values.min() >= 0
-    assert values.max() <= 1
 
 
 def voiced(told: story.Story, person, arousal: float, valence: float) -> np.ndarray:

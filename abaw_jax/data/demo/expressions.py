@@ -22,6 +22,7 @@ EXPRESSIONS = (
 )
 NEUTRAL, ANGER, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE, OTHER = range(8)
 
+# The compounds' numbers follow on those of the eight.
 COMPOUNDS = {
     "Fearfully_Surprised": (FEAR, SURPRISE),
     "Happily_Surprised": (HAPPINESS, SURPRISE),
@@ -31,7 +32,19 @@ COMPOUNDS = {
     "Sadly_Fearful": (SADNESS, FEAR),
     "Sadly_Angry": (SADNESS, ANGER),
 }
-MIMICRY = ("Admiration", "Amusement", "Determination", "Empathic Pain", "Excitement", "Joy")
+COMPOUND = len(EXPRESSIONS)  # the first compound's number
+(
+    FEARFULLY_SURPRISED,
+    HAPPILY_SURPRISED,
+    SADLY_SURPRISED,
+    DISGUSTEDLY_SURPRISED,
+    ANGRILY_SURPRISED,
+    SADLY_FEARFUL,
+    SADLY_ANGRY,
+) = range(COMPOUND, COMPOUND + len(COMPOUNDS))
+# What each number's expression is made of.
+PARTS = (*((k,) for k in range(COMPOUND)), *COMPOUNDS.values())
+NONE = (0,) * COMPOUND
 
 
 def units(**values: float) -> np.ndarray:
@@ -56,6 +69,9 @@ PROTOTYPES = np.stack(
         units(),  # Other has no prototype: see OTHER_KINDS
     ]
 )
+# A compound's: the stronger of its two parts' in each unit.
+_BLENDS = [PROTOTYPES[list(parts)].max(axis=0) for parts in COMPOUNDS.values()]
+PROTOTYPES = np.concatenate([PROTOTYPES, _BLENDS])
 # Some of what Aff-Wild2's annotators call Other.
 OTHER_KINDS = np.stack(
     [
@@ -73,6 +89,13 @@ LOOK_ALIKE = {
     HAPPINESS: OTHER,
     SADNESS: NEUTRAL,
     OTHER: HAPPINESS,
+    FEARFULLY_SURPRISED: SADLY_SURPRISED,
+    HAPPILY_SURPRISED: DISGUSTEDLY_SURPRISED,
+    SADLY_SURPRISED: SADLY_FEARFUL,
+    DISGUSTEDLY_SURPRISED: ANGRILY_SURPRISED,
+    ANGRILY_SURPRISED: FEARFULLY_SURPRISED,
+    SADLY_FEARFUL: SADLY_SURPRISED,
+    SADLY_ANGRY: SADLY_FEARFUL,
 }
 # What goes on decides which of two look-alikes a face means: theme -> (main expression, chances of
 # the eight). Look-alikes do not share a theme, so the rest of a window tells them apart.
@@ -85,8 +108,18 @@ THEMES = {
     "wonder": (SURPRISE, (0, 0, 0, 0, 0.15, 0, 0.75, 0.1)),
     "revulsion": (DISGUST, (0, 0, 0.82, 0.08, 0, 0, 0, 0.1)),
 }
+# The same of compounds, whose chances stand after the eight's.
+COMPOUND_THEMES = {
+    "alarm": (FEARFULLY_SURPRISED, (*NONE, 0.7, 0.15, 0, 0, 0, 0, 0.15)),
+    "present": (HAPPILY_SURPRISED, (*NONE, 0, 0.7, 0, 0, 0.15, 0.15, 0)),
+    "loss": (SADLY_SURPRISED, (*NONE, 0, 0.15, 0.7, 0, 0.15, 0, 0)),
+    "mess": (DISGUSTEDLY_SURPRISED, (*NONE, 0, 0, 0.15, 0.7, 0, 0, 0.15)),
+    "insult": (ANGRILY_SURPRISED, (*NONE, 0, 0, 0.15, 0, 0.7, 0, 0.15)),
+    "wait": (SADLY_FEARFUL, (*NONE, 0, 0.15, 0, 0, 0.15, 0.7, 0)),
+    "betrayal": (SADLY_ANGRY, (*NONE, 0, 0, 0.15, 0.15, 0, 0, 0.7)),
+}
 # Frames from rest to apex: surprise is the fastest and briefest, sadness the slowest.
-ONSET = np.array([4, 4, 4, 3, 4, 8, 2, 4])
+ONSET = (4, 4, 4, 3, 4, 8, 2, 4)
 # Places on the circumplex (Russell 1980): valence, arousal.
 CIRCUMPLEX = np.array(
     [
@@ -101,48 +134,3 @@ CIRCUMPLEX = np.array(
     ],
     np.float32,
 )
-
-
-def compound_intensities(felt: np.ndarray) -> np.ndarray:
-    """Intensities of the seven compounds, float (..., 7), from those of the eight, (..., 8).
-
-    A compound is as strong as the geometric mean of its two parts: both must be there.
-    """
-    parts = np.array(list(COMPOUNDS.values()))
-    return np.sqrt(felt[..., parts[:, 0]] * felt[..., parts[:, 1]])
-
-
-def compound_labels(felt: np.ndarray, least: float = 0.15) -> np.ndarray:
-    """The strongest compound of each frame, int32 (...,); -1 where none reaches `least`."""
-    intensities = compound_intensities(felt)
-    labels = intensities.argmax(axis=-1).astype(np.int32)
-    return np.where(intensities.max(axis=-1) >= least, labels, -1).astype(np.int32)
-
-
-def compound_prototype(name: str) -> np.ndarray:
-    """Action units of a compound, float32 (12,): the stronger of its two parts' in each unit."""
-    first, second = COMPOUNDS[name]
-    return np.maximum(PROTOTYPES[first], PROTOTYPES[second])
-
-
-def mimicry_intensities(
-    felt: np.ndarray, expressed: np.ndarray, valence: np.ndarray, arousal: np.ndarray
-) -> np.ndarray:
-    """The six mimicry intensities of a clip in [0, 1], float32 (6,), in MIMICRY's order.
-
-    felt (n, 8) intensities of the expressions, expressed (n, 12) action units, valence and arousal
-    (n,). Values are thirds and most are 0, like the vote shares of Hume-Vidmimic2.
-    """
-    peak = np.quantile(felt, 0.9, axis=0)
-    unit = dict(zip(AUS, np.quantile(expressed, 0.9, axis=0), strict=True))
-    lively = float(np.clip(np.quantile(arousal, 0.9), 0, 1))
-    pleasant = float(np.clip(np.quantile(valence, 0.9), 0, 1))
-    values = (
-        2.0 * np.sqrt(peak[HAPPINESS] * peak[SURPRISE]),
-        1.4 * peak[HAPPINESS] * lively,
-        max(unit[24], unit[23]) * (1 - peak[HAPPINESS]) * (1 - 0.5 * peak[SADNESS]),
-        max(peak[SADNESS], 0.9 * min(unit[4], unit[10], unit[25])),
-        1.6 * lively * pleasant,
-        peak[HAPPINESS] * (0.5 + pleasant),
-    )
-    return (np.round(3 * np.clip(values, 0, 1)) / 3).astype(np.float32)

@@ -1,11 +1,14 @@
-"""Annotation, list and template files of the demo corpus, in Aff-Wild2's layout."""
+"""Annotation, list and template files of the demo corpus, in the layout of Aff-Wild2 and C-EXPR-DB.
+
+C-EXPR-DB itself has no labels; the demo's are annotated as EXPR's videos are.
+"""
 
 import pathlib
 
 import numpy as np
 
 from abaw_jax.data.demo import settings
-from abaw_jax.data.demo.expressions import EXPRESSIONS
+from abaw_jax.data.demo.expressions import COMPOUND, COMPOUNDS, EXPRESSIONS
 from abaw_jax.data.demo.people import AUS
 from abaw_jax.data.demo.plan import ROOTS, Recording, Shown
 from abaw_jax.data.demo.story import Story
@@ -18,17 +21,20 @@ TASKS = {
     "VA": ("VA_Estimation_Challenge", "valence,arousal"),
     "EXPR": ("EXPR_Recognition_Challenge", ",".join(EXPRESSIONS)),
     "AU": ("AU_Detection_Challenge", ",".join(f"AU{unit}" for unit in AUS)),
+    "CE": ("CE_Recognition_Challenge", ",".join(COMPOUNDS)),
 }
 FOLDERS = {"train": "Train_Set", "validation": "Validation_Set", "test": "Test_Set"}
 LISTS = {
     "VA": "Valence_Arousal_Estimation_Challenge_test_set_release.txt",
     "EXPR": "Expression_Recognition_Challenge_test_set_release.txt",
     "AU": "Action_Unit_Detection_Challenge_test_set_release.txt",
+    "CE": "Compound_Expression_Recognition_Challenge_test_set_release.txt",
 }
 EXAMPLES = {
     "VA": ("CVPR_6th_ABAW_VA_test_set_example.txt", ",0.0,0.0"),
     "EXPR": ("CVPR_6th_ABAW_Expr_test_set_example.txt", ",0"),
     "AU": ("CVPR_6th_ABAW_AU_test_set_example.txt", ",0" * len(AUS)),
+    "CE": ("CVPR_6th_ABAW_CE_test_set_example.txt", ",0"),
 }
 PRESENT = 0.3  # intensity from which a coder calls an action unit present
 
@@ -39,18 +45,22 @@ def write_text(path: pathlib.Path, lines: list[str]) -> None:
         file.write("".join(f"{line}\n" for line in lines))
 
 
-def annotation_rows(rng: np.random.Generator, story: Story, rows: int) -> dict[str, list[str]]:
+def annotation_rows(
+    rng: np.random.Generator, story: Story, rows: int, complete: bool = False
+) -> dict[str, list[str]]:
     """Rows of a video's three files: task -> lines under the header.
 
-    Rows beyond the frames repeat the last. Some stretches are invalid: -1, -5 in one column or
-    both, and -1 in some or all units.
+    Rows beyond the frames repeat the last. Some stretches are invalid: -1 (none, if `complete`), -5
+    in one column or both, and -1 in some or all units.
     """
     at = np.minimum(np.arange(rows), len(story.labels) - 1)
     labels = story.labels[at].copy()
     affect = np.round(np.stack([story.valence, story.arousal], axis=1)[at], 3)
     present = (story.expressed[at] > PRESENT).astype(int)
     share, span = settings.INVALID_SHARE, (2, 9)
-    labels[stretches(rng, rows, share, span) > 0] = -1
+    undecided = stretches(rng, rows, share, span) > 0
+    if not complete:
+        labels[undecided] = -1
     for column in (0, 1):
         affect[stretches(rng, rows, share / 2, span) > 0, column] = -5
     affect[stretches(rng, rows, share / 2, span) > 0] = -5
@@ -63,15 +73,25 @@ def annotation_rows(rng: np.random.Generator, story: Story, rows: int) -> dict[s
     }
 
 
+def compound_rows(
+    rng: np.random.Generator, story: Story, rows: int, complete: bool = False
+) -> dict[str, list[str]]:
+    """The same of CE's one file: 0 to 6, and -1 where no compound is shown."""
+    at = np.minimum(np.arange(rows), len(story.labels) - 1)
+    labels = np.maximum(story.labels[at] - COMPOUND, -1)
+    if not complete:
+        labels[stretches(rng, rows, settings.INVALID_SHARE, (2, 9)) > 0] = -1
+    return {"CE": [str(label) for label in labels]}
+
+
 def write_annotations(
-    out: pathlib.Path, rng: np.random.Generator, split: str, video: Shown, story: Story
+    out: pathlib.Path, rng: np.random.Generator, recording: Recording, video: Shown, story: Story
 ) -> None:
-    """A video's annotation files; those of test videos go to TRUTH, complete and valid."""
+    """A video's annotation files; those of test videos go to TRUTH, every expression decided."""
+    split = recording.split
     root = out / (TRUTH if split == "test" else ANNOTATIONS)
-    for task, lines in annotation_rows(rng, story, video.rows).items():
-        if split == "test" and task == "EXPR":  # score every frame there
-            at = np.minimum(np.arange(video.rows), len(story.labels) - 1)
-            lines = [str(label) for label in story.labels[at]]
+    rows_of = compound_rows if recording.tasks == ("CE",) else annotation_rows
+    for task, lines in rows_of(rng, story, video.rows, complete=split == "test").items():
         folder, header = TASKS[task]
         write_text(root / folder / FOLDERS[split] / f"{video.name}.txt", [header, *lines])
 
@@ -79,7 +99,8 @@ def write_annotations(
 def write_lists(out: pathlib.Path, recordings: list[Recording]) -> None:
     """Test lists (no header), submission templates and the hidden files macOS leaves."""
     videos = [v for r in recordings if r.split == "test" for v in r.shown]
-    for task, (_, header) in TASKS.items():
+    for task in recordings[0].tasks:
+        folder, header = TASKS[task]
         names = out / "names_of_videos_in_each_test_set" / LISTS[task]
         write_text(names, [video.name for video in videos])
         example, fill = EXAMPLES[task]
@@ -91,16 +112,16 @@ def write_lists(out: pathlib.Path, recordings: list[Recording]) -> None:
         write_text(
             out / "test_set_examples" / example, [f"image_location,{header.strip()}", *lines]
         )
-        for folder in ("Train_Set", "Validation_Set"):
-            _hide(out / ANNOTATIONS / TASKS[task][0] / folder)
+        for split in ("Train_Set", "Validation_Set"):
+            hide(out / ANNOTATIONS / folder / split)
     for root in ROOTS:
-        _hide(out / root)
+        hide(out / root)
     first = recordings[0].shown[0].name
     with atomic_write(out / recordings[0].root / first / "._00001.jpg") as file:
         file.write(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X")
 
 
-def _hide(folder: pathlib.Path) -> None:
+def hide(folder: pathlib.Path) -> None:
     """Leave `.DS_Store` and a resource fork `._x` in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     name = next((p.name for p in sorted(folder.iterdir()) if not p.name.startswith(".")), "x")

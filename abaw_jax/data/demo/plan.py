@@ -1,4 +1,4 @@
-"""Which videos a demo corpus has: names, people, frame rates and every video's irregularities."""
+"""What a demo corpus consists of: names, people, frame rates and every video's irregularities."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +15,8 @@ SOUNDS = ("voice", "silent", "none")  # a voice, a track of zeros, no audio trac
 # Rows of the annotation against frames of the container: mostly one more; sometimes fewer than
 # there are crops (a surplus to drop) or more (rows without image).
 ROWS = (1, 1, 1, 1, -6, 9)
+# Tracks that are labels of the same videos. The other corpora are named by their track.
+SHARED = ("va", "expr", "au")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Shown:
     """One person of a recording: what the challenge calls a video."""
 
     name: str  # its folder and annotation file
-    person: int
+    person: str  # whose stream draws them
     themes: tuple
     late: int  # frames before the first crop
     rows: int  # annotation rows
@@ -41,16 +43,23 @@ class Recording:
     frames: int
     sound: str
     shown: tuple
+    tasks: tuple  # what is annotated: VA, EXPR and AU, or CE
 
 
-def plan_corpus(size: str, seed: int) -> list[Recording]:
-    """All recordings of a corpus, in a fixed order. People of the three splits are disjoint."""
+def plan_corpus(size: str, seed: int, track: str = "expr") -> list[Recording]:
+    """All recordings of a track's corpus, in a fixed order; CE's videos are named by numbers.
+
+    People of the three splits are disjoint.
+    """
     counts, span = settings.SIZES[size]
-    rng = stream(seed, "plan", size)
+    compound = track == "ce"
+    scenarios = ex.COMPOUND_THEMES if compound else ex.THEMES
+    mark = "ce" if compound else ""  # nobody is in both corpora
+    rng = stream(seed, "plan/ce" if compound else "plan", size)
     recordings, number, person = [], 0, 0
     for split, wanted in zip(SPLITS, counts, strict=True):
         people = max(2, round(wanted / settings.VIDEOS_PER_PERSON))
-        themes = _themes(rng, 4 * wanted)
+        themes = _themes(rng, scenarios, 4 * wanted)
         made = 0
         while made < wanted:
             number += 1
@@ -60,13 +69,13 @@ def plan_corpus(size: str, seed: int) -> list[Recording]:
             frames = int(rng.integers(span[0], span[1] + 1))
             runs = max(2, round(frames / settings.RUN))
             shown = []
-            base = _name(rng, number)
+            base = f"{number:02d}" if compound else _name(rng, number)
             for ending in _endings(rng, pair):
                 turn = made
                 shown.append(
                     Shown(
                         name=base + ending,
-                        person=person + turn % people,
+                        person=f"{mark}{person + turn % people}",
                         themes=tuple(themes.pop() for _ in range(runs)),
                         late=int(rng.integers(3, 9)) if turn % 6 == 1 else 0,
                         rows=frames + ROWS[turn % len(ROWS)],
@@ -85,15 +94,16 @@ def plan_corpus(size: str, seed: int) -> list[Recording]:
                     frames=frames,
                     sound=SOUNDS[{5: 1, 7: 2}.get(number % 8, 0)],
                     shown=tuple(shown),
+                    tasks=("CE",) if compound else ("VA", "EXPR", "AU"),
                 )
             )
         person += people
     return recordings
 
 
-def _themes(rng, count: int) -> list[str]:
+def _themes(rng, themes: dict, count: int) -> list[str]:
     """Every theme equally often, each cycle of seven in another order."""
-    names = list(ex.THEMES)
+    names = list(themes)
     out = []
     while len(out) < count:
         out.extend(names[i] for i in rng.permutation(len(names)))

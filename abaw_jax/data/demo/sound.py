@@ -33,7 +33,7 @@ COMMON = "and so it was you know I mean the a that there we they she he when to 
 
 def speak(rng: np.random.Generator, person: Person, story: Story, rate: float) -> np.ndarray:
     """The voice: float32 (samples,) at 16 kHz, one frame lasting 1 / rate seconds."""
-    frames = len(story.labels)
+    frames = len(story.arousal)
     per_frame = settings.SOUND_RATE / rate
     total = round(frames * per_frame)
     sound = np.zeros(total, np.float32)
@@ -106,5 +106,6 @@ def transcribe(rng: np.random.Generator, story: Story) -> str:
     for start, _, _ in story.syllables:
         label = int(story.labels[min(int(start), len(story.labels) - 1)])
         own = rng.random() < settings.WORD_OF_EXPRESSION
-        words.append(str(rng.choice(WORDS[label].split() if own else COMMON)))
+        fitting = " ".join(WORDS[part] for part in ex.PARTS[label]).split()
+        words.append(str(rng.choice(fitting if own else COMMON)))
     return " ".join(words)

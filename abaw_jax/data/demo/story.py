@@ -22,8 +22,7 @@ BROWS, LIPS, JAW = (AUS.index(1), AUS.index(2)), AUS.index(25), AUS.index(26)
 class Story:
     """The latent state of n frames."""
 
-    labels: np.ndarray  # int32 (n,) the expression, with the annotator's lag
-    felt: np.ndarray  # float32 (n, 8) intensity of each expression; column 0 is 0
+    felt: np.ndarray  # float32 (n, 8) intensity of each expression, column 0 is 0; EMI's (n, 6)
     expressed: np.ndarray  # float32 (n, 12) action units against the person's rest, no speech
     shown: np.ndarray  # float32 (n, 12) action units as a camera sees them
     valence: np.ndarray  # float32 (n,) in [-1, 1]
@@ -35,6 +34,8 @@ class Story:
     blink: np.ndarray  # float32 (n,) 1 = eyes closed
     voice: np.ndarray  # bool (n,) speaks
     syllables: np.ndarray  # float32 (m, 3) start and length in frames, vowel number
+    # int32 (n,) the expression, with the annotator's lag; None where a whole clip is judged
+    labels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -44,61 +45,54 @@ class Episode:
     start: int
     length: int
     label: int
-    parts: tuple  # expressions felt: one, or a compound's two
     units: np.ndarray  # float32 (12,) at the apex
     strength: float
     rehearsed: bool  # swells and ebbs: put on, hence Other
 
 
-def tell_story(
-    rng: np.random.Generator,
-    person: Person,
-    frames: int,
-    themes: tuple,
-    compound: str | None = None,
-) -> Story:
-    """The state of `frames` frames of a person, whose runs follow `themes` (names, in order).
-
-    With `compound` every episode is that blend instead, labelled Other.
-    """
-    episodes = _episodes(rng, frames, themes, compound)
+def tell_story(rng: np.random.Generator, person: Person, frames: int, themes: tuple) -> Story:
+    """The state of `frames` frames of a person, whose runs follow `themes` (names, in order)."""
+    episodes = _episodes(rng, frames, themes)
     felt = np.zeros((frames, len(ex.EXPRESSIONS)), np.float32)
     expressed = np.zeros((frames, len(AUS)), np.float32)
     truth = np.zeros(frames, np.int32)
     for episode in episodes:
         _play(rng, episode, felt, expressed, truth)
     expressed *= person.gain
-    valence, arousal = _circumplex(rng, felt)
+    valence, arousal = affect(rng, felt, ex.CIRCUMPLEX)
     voice = stretches(rng, frames, settings.VOICE_SHARE, (15, 60)) > 0
-    syllables = _syllables(rng, voice, arousal)
+    syllables = draw_syllables(rng, voice, arousal)
     expressed = np.clip(expressed, 0, 1)
+    idle = voice & np.isin(truth, (ex.NEUTRAL, ex.OTHER))
     return Story(
         labels=_annotate(rng, truth),
         felt=felt,
         expressed=expressed,
-        shown=_shown(rng, person, expressed, truth, voice, syllables),
+        shown=show(rng, person, expressed, syllables, idle),
         valence=valence,
         arousal=arousal,
-        pose=_pose(rng, felt),
+        pose=move_head(rng, felt[:, ex.ANGER], felt[:, ex.SADNESS]),
         gaze=np.clip(smooth_noise(rng, frames, 6, 2) * 0.45, -1, 1),
-        blink=_blinks(rng, frames),
+        blink=draw_blinks(rng, frames),
         voice=voice,
         syllables=syllables,
     )
 
 
-def _episodes(rng: np.random.Generator, frames: int, themes: tuple, compound: str | None) -> list:
+def _episodes(rng: np.random.Generator, frames: int, themes: tuple) -> list:
     """Episodes of all runs. The first of a run is clear and its theme's main expression."""
     borders = np.linspace(0, frames, len(themes) + 1).astype(int)
+    themes_of = ex.THEMES | ex.COMPOUND_THEMES
     episodes = []
     for theme, begin, end in zip(themes, borders[:-1], borders[1:], strict=True):
-        main, chances = ex.THEMES[theme]
+        main, chances = themes_of[theme]
         at = begin + int(rng.integers(*settings.NEUTRAL)) // 2
         first = True
         while end - at >= settings.SHORT[0]:
             label = main if first else int(rng.choice(len(chances), p=chances))
             clear = first or rng.random() < settings.CLEAR_SHARE
-            bout = not first and label != ex.SADNESS and rng.random() < settings.BOUT_SHARE
+            slow = ex.SADNESS in ex.PARTS[label]
+            bout = not first and not slow and rng.random() < settings.BOUT_SHARE
             span = settings.SHORT if bout else settings.LONG
             units, rehearsed = _apex(rng, label, clear)
             strength = rng.uniform(0.85, 1.0) if first else rng.uniform(*settings.STRENGTH)
@@ -106,15 +100,7 @@ def _episodes(rng: np.random.Generator, frames: int, themes: tuple, compound: st
                 length = int(min(rng.integers(*span, endpoint=True), end - at))
                 if length < settings.SHORT[0]:
                     break
-                parts = (label,)
-                if compound:
-                    units, parts, rehearsed = (
-                        ex.compound_prototype(compound),
-                        ex.COMPOUNDS[compound],
-                        False,
-                    )
-                tag = ex.OTHER if compound else label
-                episodes.append(Episode(at, length, tag, parts, units, strength, rehearsed))
+                episodes.append(Episode(at, length, label, units, strength, rehearsed))
                 gap = settings.SHORT if bout else settings.NEUTRAL
                 at += length + int(rng.integers(*gap))
             first = False
@@ -128,6 +114,9 @@ def _apex(rng: np.random.Generator, label: int, clear: bool) -> tuple[np.ndarray
         own = ex.OTHER_KINDS[rng.integers(len(ex.OTHER_KINDS))]
         if rng.random() < settings.REHEARSED_SHARE:
             own, clear, rehearsed = ex.PROTOTYPES[rng.integers(1, ex.OTHER)], True, True
+    elif label >= ex.COMPOUND:
+        shares = rng.uniform(*settings.BLEND, (2, 1))
+        own = (shares * ex.PROTOTYPES[list(ex.PARTS[label])]).max(axis=0)
     else:
         own = ex.PROTOTYPES[label]
     if not clear:
@@ -148,8 +137,10 @@ def _play(
 ) -> None:
     """Add one episode to the arrays of the frames (they are written to)."""
     length, label = episode.length, episode.label
-    onset = min(ex.ONSET[label] * rng.uniform(0.7, 1.3), 0.4 * length)
-    offset = min(ex.ONSET[label] * rng.uniform(1.0, 2.0), 0.45 * length)
+    parts = ex.PARTS[label]
+    pace = sum(ex.ONSET[part] for part in parts) / len(parts)
+    onset = min(pace * rng.uniform(0.7, 1.3), 0.4 * length)
+    offset = min(pace * rng.uniform(1.0, 2.0), 0.45 * length)
     at = np.arange(length) + 0.5
     rise, fall = np.clip(at / onset, 0, 1), np.clip((length - at) / offset, 0, 1)
     envelope = (rise**2 * (3 - 2 * rise)) * (fall**2 * (3 - 2 * fall))
@@ -162,10 +153,10 @@ def _play(
         envelope *= 0.5 - 0.5 * np.cos(2 * np.pi * at / period)
     envelope = envelope * episode.strength
     where = slice(episode.start, episode.start + length)
-    for part in episode.parts:
+    for part in parts:
         felt[where, part] = np.maximum(felt[where, part], envelope)
     moved = envelope[:, None] * episode.units
-    if ex.FEAR in episode.parts:
+    if ex.FEAR in parts:
         moved = moved * (1 + settings.TREMOR * rng.choice((-1, 1), (length, 1)))
     expressed[where] = np.maximum(expressed[where], moved)
     truth[episode.start + int(0.25 * onset) : episode.start + length - int(0.3 * offset)] = label
@@ -183,22 +174,23 @@ def _annotate(rng: np.random.Generator, truth: np.ndarray) -> np.ndarray:
     return np.repeat(pieces, np.diff(edges)).astype(np.int32)
 
 
-def _shown(
+def show(
     rng: np.random.Generator,
     person: Person,
     expressed: np.ndarray,
-    truth: np.ndarray,
-    voice: np.ndarray,
     syllables: np.ndarray,
+    idle: np.ndarray,
 ) -> np.ndarray:
-    """Action units as seen: rest and expression saturate together; speech and idling are added."""
+    """Action units as seen: rest and expression saturate together; speech and idling are added.
+
+    idle: bool (n,) where brows may flash.
+    """
     frames = len(expressed)
     shown = 1 - (1 - person.rest) * (1 - np.minimum(expressed, 0.98))
     mouth = aperture(syllables, frames)
     shown[:, LIPS] = np.maximum(shown[:, LIPS], settings.SPEECH_JAW[0] * mouth)
     shown[:, JAW] = np.maximum(shown[:, JAW], settings.SPEECH_JAW[1] * mouth)
     shown += settings.AU_WANDER * smooth_noise(rng, frames, 5, len(AUS))
-    idle = voice & np.isin(truth, (ex.NEUTRAL, ex.OTHER))
     for start in np.flatnonzero(idle & (rng.random(frames) < settings.BROW_FLASH)):
         length = int(rng.integers(4, 8))
         flash = 0.6 * np.sin(np.pi * (np.arange(length) + 0.5) / length)
@@ -216,46 +208,60 @@ def aperture(syllables: np.ndarray, frames: int) -> np.ndarray:
     return humps.max(axis=1, initial=0).astype(np.float32)
 
 
-def _syllables(rng: np.random.Generator, voice: np.ndarray, arousal: np.ndarray) -> np.ndarray:
-    """Syllables while the voice lasts, quicker with arousal: float32 (m, 3)."""
+def draw_syllables(
+    rng: np.random.Generator, voice: np.ndarray, arousal: np.ndarray, pace: float = 1.0
+) -> np.ndarray:
+    """Syllables while the voice lasts, quicker with arousal: float32 (m, 3).
+
+    pace: frames that last as long as one of a video.
+    """
     out, at = [], 0.0
     while at < len(voice):
         if not voice[int(at)]:
             at += 1
             continue
-        length = rng.uniform(3.5, 6.5) * (1.15 - 0.45 * arousal[int(at)])
+        length = pace * rng.uniform(3.5, 6.5) * (1.15 - 0.45 * arousal[int(at)])
         out.append((at, 0.85 * length, rng.integers(5)))
-        at += length + (rng.uniform(4, 10) if rng.random() < 0.1 else 0)
+        at += length + (pace * rng.uniform(4, 10) if rng.random() < 0.1 else 0)
     return np.array(out, np.float32).reshape(-1, 3)
 
 
-def _circumplex(rng: np.random.Generator, felt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Valence and arousal: they follow what is felt, late and smoothly, about a drifting mood."""
+def affect(
+    rng: np.random.Generator, felt: np.ndarray, places: np.ndarray, pace: float = 0.2
+) -> tuple[np.ndarray, np.ndarray]:
+    """Valence and arousal: they follow what is felt, late and smoothly, about a drifting mood.
+
+    felt (n, K) intensities; places (K, 2) where on the circumplex each lies; pace: share of the way
+    that is gone in a frame.
+    """
     frames = len(felt)
-    target = felt @ ex.CIRCUMPLEX / np.maximum(felt.sum(axis=1, keepdims=True), 1.0)
+    target = felt @ places / np.maximum(felt.sum(axis=1, keepdims=True), 1.0)
     mood = 0.08 * smooth_noise(rng, frames, 25, 2) + 0.03 * smooth_noise(rng, frames, 3, 2)
     state, out = np.zeros(2), np.empty((frames, 2), np.float32)
     for i in range(frames):
-        state += 0.2 * (target[i] - state)
+        state += pace * (target[i] - state)
         out[i] = state
     out = np.clip(out + mood, -1, 1)
     return out[:, 0], out[:, 1]
 
 
-def _pose(rng: np.random.Generator, felt: np.ndarray) -> np.ndarray:
-    """Head movement left in the crops; the sad head sinks slowly, the angry one comes closer."""
-    frames = len(felt)
+def move_head(rng: np.random.Generator, closer: np.ndarray, sunk: np.ndarray) -> np.ndarray:
+    """Head movement left in the crops, float32 (n, 6); the angry head comes closer, the sad sinks.
+
+    closer, sunk: (n,) how much so.
+    """
+    frames = len(closer)
     spread = np.array(
         [settings.SHIFT] * 2 + [settings.ROTATION, settings.SCALE] + [settings.TURN] * 2
     )
     pose = 0.6 * spread * smooth_noise(rng, frames, 8, 6)
     pose[:, :2] += 0.5 * rng.standard_normal((frames, 2))  # the aligner's jitter
-    pose[:, 3] += 0.04 * felt[:, ex.ANGER]
-    pose[:, 5] += 0.25 * felt[:, ex.SADNESS]
+    pose[:, 3] += 0.04 * closer
+    pose[:, 5] += 0.25 * sunk
     return pose.astype(np.float32)
 
 
-def _blinks(rng: np.random.Generator, frames: int) -> np.ndarray:
+def draw_blinks(rng: np.random.Generator, frames: int) -> np.ndarray:
     """Closed lids for 3 to 5 frames at random moments: float32 (frames,) in [0, 1]."""
     blink = np.zeros(frames, np.float32)
     for start in np.flatnonzero(rng.random(frames) < 0.008):
