@@ -208,7 +208,7 @@ def test_refuses_what_it_would_overwrite(tree, tmp_path):
         demo.generate(tmp_path / "mine.txt", "tiny", progress=False)
     with pytest.raises(InputError, match="expected one of tiny, default, large"):
         demo.generate(tmp_path / "new", "huge", progress=False)
-    with pytest.raises(InputError, match="'mtl': expected one of va, expr, au, ce"):
+    with pytest.raises(InputError, match="'mtl': expected one of va, expr, au, ce, emi"):
         demo.generate(tmp_path / "new", "tiny", progress=False, track="mtl")
     assert not (tmp_path / "new").exists()
 
@@ -218,7 +218,7 @@ def test_three_tracks_share_a_corpus_and_the_stamp_it_has_always_had(tree):
     for track in ("va", "expr", "au"):
         assert demo.generate(out, "tiny", SEED, progress=False, track=track) == summary
     assert list(summary)[:4] == ["corpus", "size", "seed", "version"]
-    for track in ("ce",):
+    for track in ("ce", "emi"):
         with pytest.raises(InputError, match=f"holds the demo corpus.*expected.*'{track}'"):
             demo.generate(out, "tiny", SEED, progress=False, track=track)
 

@@ -1,4 +1,7 @@
-"""The recordings' containers: a small picture at the right rate and count, and the sound."""
+"""The recordings' containers: a small picture at the right rate and count, and the sound.
+
+And the clips' sound alone.
+"""
 
 import os
 import pathlib
@@ -35,11 +38,20 @@ def write_container(
             file.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
         file.mux(video.encode())
         if audio is not None:
-            _write_sound(file, audio, sound)
+            _encode(file, audio, sound)
     os.replace(beside, path)
 
 
-def _write_sound(file, audio, sound: np.ndarray) -> None:
+def write_sound(path: pathlib.Path, sound: np.ndarray) -> None:
+    """Write an .mp3, whole or not at all: int16 (samples,) at 16 kHz."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    with av.open(os.fspath(beside), "w", format="mp3") as file:
+        _encode(file, file.add_stream("mp3", rate=settings.SOUND_RATE, layout="mono"), sound)
+    os.replace(beside, path)
+
+
+def _encode(file, audio, sound: np.ndarray) -> None:
     """Encode the samples in chunks and close the stream."""
     for start in range(0, len(sound), CHUNK):
         frame = av.AudioFrame.from_ndarray(

@@ -11,7 +11,7 @@ import time
 import cv2
 import tqdm
 
-from abaw_jax.data.demo import recordings, settings
+from abaw_jax.data.demo import clips, recordings, settings
 from abaw_jax.data.demo.footage import PARTS
 from abaw_jax.data.demo.plan import SHARED
 from abaw_jax.errors import InputError
@@ -19,8 +19,8 @@ from abaw_jax.files import read_json, write_json
 
 STAMP = "demo_corpus.json"  # written last: the corpus is whole
 BEGUN = ".demo_corpus_begun.json"  # written first: whose unfinished corpus this is
-# Corpus -> the module that plans, writes and sums up its parts: recordings.
-CORPORA = {"expr": recordings, "ce": recordings}
+# Corpus -> the module that plans, writes and sums up its parts: recordings, or clips.
+CORPORA = {"expr": recordings, "ce": recordings, "emi": clips}
 
 
 def generate(

@@ -1,10 +1,14 @@
-"""What a demo corpus consists of: names, people, frame rates and every video's irregularities."""
+"""What a demo corpus consists of: names, people, frame rates and every video's irregularities.
+
+Of recordings (VA, EXPR, AU and CE; recordings.py) or of clips (EMI; clips.py).
+"""
 
 from dataclasses import dataclass
 from fractions import Fraction
 
 from abaw_jax.data.demo import expressions as ex
 from abaw_jax.data.demo import settings
+from abaw_jax.data.demo.mimicry import draw_shares
 from abaw_jax.data.demo.streams import stream
 
 ROOTS = ("cropped_aligned", "cropped_aligned_new_50_vids")  # Aff-Wild2's two archives
@@ -44,6 +48,19 @@ class Recording:
     sound: str
     shown: tuple
     tasks: tuple  # what is annotated: VA, EXPR and AU, or CE
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip of a person who mimics, and the files it is to have."""
+
+    name: str  # its number, of five digits
+    split: str
+    person: str
+    frames: int
+    shares: tuple  # of the votes, an emotion each
+    faces: str  # some; none, an empty folder; absent, not even that
+    sound: str  # a voice; silent; none, neither a file of sound nor a transcript (but faces)
 
 
 def plan_corpus(size: str, seed: int, track: str = "expr") -> list[Recording]:
@@ -99,6 +116,31 @@ def plan_corpus(size: str, seed: int, track: str = "expr") -> list[Recording]:
             )
         person += people
     return recordings
+
+
+def plan_clips(size: str, seed: int) -> list[Clip]:
+    """All clips of a corpus by their numbers: train, validation, test, as Hume-Vidmimic2's.
+
+    People of the three splits are disjoint.
+    """
+    counts, span = settings.CLIP_SIZES[size]
+    rng = stream(seed, "plan", "emi", size)
+    clips = []
+    for split, wanted in zip(SPLITS, counts, strict=True):
+        for made in range(wanted):
+            clips.append(
+                Clip(
+                    name=f"{len(clips):05d}",
+                    split=split,
+                    person=f"emi {split} {made // settings.CLIPS_PER_PERSON}",
+                    # Some end before anything is seen.
+                    frames=2 if made % 50 == 6 else int(rng.integers(*span, endpoint=True)),
+                    shares=draw_shares(rng),
+                    faces={3: "none", 5: "absent"}.get(made % 40, "some"),
+                    sound=SOUNDS[{2: 1, 4: 2}.get(made % 40, 0)],
+                )
+            )
+    return clips
 
 
 def _themes(rng, themes: dict, count: int) -> list[str]:

@@ -4,6 +4,7 @@ A video is a chain of runs, each under one theme; a run is a chain of episodes w
 The annotated label is the episode's expression. One frame often cannot tell it: resting faces
 resemble expressions, onsets are weak, and many apexes stand half-way to a look-alike's prototype.
 What can is the window: the person's face at rest, the theme's clear episodes, the manner of moving.
+(In mimicry.py people face the camera for a clip instead; both share the functions below.)
 """
 
 from dataclasses import dataclass
