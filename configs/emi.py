@@ -50,7 +50,7 @@ def get_config(arg: str = "") -> ConfigDict:
         train_table="train_split.csv",
         validation_table="valid_split.csv",
         test_table="",  # names the test clips where there is no example; empty: none
-        test_example="test_split.csv",  # the example submission, as the archive calls it
+        test_example="test_split.csv",  # example submission, empty: none; published name not known
         face_images=("face_images", "test/face_images"),
         max_damaged=0.01,  # damaged images that a run accepts: a share, or a count from 1 up
         demo_size=config.corpus.demo_size,
@@ -91,7 +91,8 @@ def _paper(config: ConfigDict) -> None:
         ),
         norm_pix_loss=False,  # paper: MSE on the masked patches
     )
-    config.finetune.epochs = 2.0  # not published: the paper's encoder is tuned on AU
+    # Not published: the paper tunes its encoder on AU. The other values are those of EXPR.
+    config.finetune.epochs = 2.0
     config.sequence.update(
         length=32,  # paper: a frame of each of 32 equal parts
         epochs=30.0,  # not published
