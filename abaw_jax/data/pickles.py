@@ -66,6 +66,11 @@ def load_array(path: str | os.PathLike) -> np.ndarray:
         ) from error
 
 
+def _shown(text: str) -> str:
+    """Text out of a file as an error message shows it: short, on one line, in printable letters."""
+    return text[:100].encode("unicode_escape").decode()
+
+
 def _load(data: bytes) -> Any:
     """The object of a file in any of the forms, as stand-ins."""
     if data.startswith(b"PK\x03\x04"):
@@ -81,7 +86,7 @@ def _load_zip(data: bytes) -> Any:
         names = archive.namelist()
         found = [name for name in names if name.endswith("/data.pkl")]
         if len(found) != 1:
-            raise _Fault(f"is a zip file of {', '.join(names[:3]) or 'nothing'}")
+            raise _Fault(f"is a zip file of {_shown(', '.join(names[:3])) or 'nothing'}")
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise _Fault("is a compressed zip file, as torch.save writes none")
         root = found[0].removesuffix("data.pkl")
@@ -117,7 +122,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _KNOWN:
-            raise _Fault(f"names {module}.{name}, of which no array is made")
+            raise _Fault(f"names {_shown(f'{module}.{name}')}, of which no array is made")
         return _KNOWN[module, name]
 
     def persistent_load(self, key: Any) -> "_Storage":

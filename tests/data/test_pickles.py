@@ -172,6 +172,7 @@ def test_what_is_refused_would_have_run(tmp_path):
         (b"\x80\x04\x8c\x08builtins\x8c\x07getattr\x93.", "builtins.getattr"),
         (b"c__main__\n__builtins__\n.", "__main__.__builtins__"),
         (b"cabaw_jax.data.pickles\nload_array\n.", "abaw_jax.data.pickles.load_array"),
+        (b"\x80\x04\x8c\x02a\n\x8c\x02\x1b[\x93.", "a\\n.\\x1b["),
     ],
 )
 def test_names_are_refused_in_every_opcode(tmp_path, data, named):
