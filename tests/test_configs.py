@@ -1,46 +1,58 @@
-"""Every config builds at full size, without memory for it."""
+"""Every config passes the check and builds at full size, without memory for it."""
 
-import importlib.util
-import pathlib
+import importlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from abaw_jax.data.demo import layout
 from abaw_jax.recipe import STAGES
 from abaw_jax.stages import parts
+from abaw_jax.stages.check import check_config
 from abaw_jax.tracks import TRACKS
+from abaw_jax.training.partition import make_mesh
 
-ROOT = pathlib.Path(__file__).parents[1]
-SCALES = ("", "demo", "tiny", "faces", "paper", "mae_transformer,paper")
-
-
-def load(scale):
-    spec = importlib.util.spec_from_file_location("expr", ROOT / "configs" / "expr.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(scale)
+TRACK_KEYS = ("va", "expr", "au", "ce")
+CONFIGS = {key: importlib.import_module(f"configs.{key}") for key in TRACK_KEYS}
+CASES = [(key, scale) for key in TRACK_KEYS for scale in CONFIGS[key].SCALES]
 
 
-@pytest.mark.parametrize("scale", SCALES)
-def test_builds_at_full_size(scale):
-    config = load(scale)
-    track = TRACKS[config.track]
-    size, batch = config.image.size, 2
+def draw_labels(track, rng):
+    """Valid label rows (50, W) with every class among them."""
+    if track.label_type == "float32":
+        return rng.uniform(*track.label_range, (50, track.label_width)).astype(np.float32)
+    if track.label_width == 1:
+        return np.arange(50, dtype=np.int32)[:, None] % track.outputs
+    return rng.integers(0, 2, (50, track.label_width)).astype(np.int32)
+
+
+@pytest.mark.parametrize(("key", "scale"), CASES)
+def test_builds_at_full_size(key, scale):
+    config = CONFIGS[key].get_config(scale)
+    assert config.is_locked and config.track == key
+    track = TRACKS[key]
+    labels = draw_labels(track, np.random.default_rng(0))
+    size, batch, length = config.image.size, 2, config.sequence.length
     images = {
         "image": jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8),
-        "label": jax.ShapeDtypeStruct((batch, track.label_width), jnp.int32),
+        "label": jax.ShapeDtypeStruct((batch, track.label_width), labels.dtype),
+        "mask": jax.ShapeDtypeStruct((batch,), jnp.bool_),
     }
-    length = config.sequence.length
     windows = {
         "features": jax.ShapeDtypeStruct((batch, length, config.encoder.width), jnp.float32),
         "mask": jax.ShapeDtypeStruct((batch, length), jnp.bool_),
-        "label": jax.ShapeDtypeStruct((batch, length, track.label_width), jnp.int32),
+        "label": jax.ShapeDtypeStruct((batch, length, track.label_width), labels.dtype),
+    }
+    weights = {
+        name: parts.make_loss_weights(config[name], labels, track)
+        for name in ("finetune", "sequence")
     }
     tasks = {
         "pretrain": (parts.make_pretrain_task(config), images),
-        "finetune": (parts.make_finetune_task(config, track), images),
-        "sequence": (parts.make_sequence_task(config, track), windows),
+        "finetune": (parts.make_finetune_task(config, track, weights["finetune"]), images),
+        "sequence": (parts.make_sequence_task(config, track, weights["sequence"]), windows),
     }
     for name, (task, example) in tasks.items():
         params, state = jax.eval_shape(task.init, jax.random.key(0), example)
@@ -48,15 +60,37 @@ def test_builds_at_full_size(scale):
         assert jax.tree.leaves(jax.eval_shape(optimizer.init, params))
         outputs = jax.eval_shape(task.predict, params, state, example)
         leading = (batch, length) if name == "sequence" else (batch,)
-        if name != "pretrain":
-            assert outputs["probabilities"].shape == (*leading, track.outputs)
         if name == "pretrain":
             assert outputs["features"].shape == (batch, config.encoder.width)
+        else:
+            assert outputs["probabilities"].shape == (*leading, track.outputs)
+
+
+@pytest.mark.parametrize(("key", "scale"), CASES)
+def test_passes_the_check(key, scale):
+    check_config(CONFIGS[key].get_config(scale), make_mesh())
+
+
+@pytest.mark.parametrize("key", TRACK_KEYS)
+def test_scales_and_system_are_named(key):
+    module = CONFIGS[key]
+    assert tuple(module.SCALES)[:2] == ("demo", "tiny") and "paper" in module.SCALES
+    assert module.get_config().to_dict() == module.get_config("demo").to_dict()
+    paper = module.get_config("paper")
+    assert paper.to_dict() == module.get_config("mae_transformer,paper").to_dict()
+    assert paper.name == f"{key}-paper" and not paper.corpus.demo_size
+
+
+@pytest.mark.parametrize("key", ["va", "expr", "au"])
+def test_test_files_are_those_of_the_demo_corpus(key):
+    corpus, name = CONFIGS[key].get_config().corpus, TRACKS[key].name
+    assert corpus.annotations == layout.ANNOTATIONS
+    assert corpus.test_list == f"names_of_videos_in_each_test_set/{layout.LISTS[name]}"
+    assert corpus.test_example == f"test_set_examples/{layout.EXAMPLES[name][0]}"
 
 
 def test_paper_scale_is_vit_b16():
-    config = load("paper")
-    encoder = parts.make_encoder(config)
+    encoder = parts.make_encoder(CONFIGS["expr"].get_config("paper"))
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     shapes = jax.eval_shape(encoder.init, jax.random.key(0), images)
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
@@ -65,13 +99,29 @@ def test_paper_scale_is_vit_b16():
     assert count == 85_798_656 - 197 * 768 - 2 * 768
 
 
-def test_sections_belong_to_stages():
-    config = load("demo")
+def test_paper_scales_differ_where_the_papers_do():
+    papers = {key: CONFIGS[key].get_config("paper") for key in TRACK_KEYS}
+    assert {key: papers[key].sequence.epochs for key in ("va", "expr", "au")} == {
+        "va": 40.0, "expr": 10.0, "au": 30.0,
+    }  # fmt: skip
+    assert papers["va"].encoder.to_dict() == papers["au"].encoder.to_dict()
+    assert papers["va"].pretrain.to_dict() == papers["expr"].pretrain.to_dict()
+
+
+@pytest.mark.parametrize("key", TRACK_KEYS)
+def test_sections_belong_to_stages(key):
     used = {section.split(".")[0] for stage in STAGES.values() for section in stage.sections}
-    assert set(config) - used == {"system", "name", "mesh", "threads"}
+    assert set(CONFIGS[key].get_config()) - used == {"system", "name", "mesh", "threads"}
 
 
 @pytest.mark.parametrize("argument", ["papr", "paper,xl", "ctyun"])
-def test_unknown_argument_is_named(argument):
-    with pytest.raises(ValueError, match=r"neither a system \(mae_transformer\) nor a scale"):
-        load(argument)
+@pytest.mark.parametrize("key", TRACK_KEYS)
+def test_unknown_argument_is_named(key, argument):
+    named = rf"configs/{key}.py:.*neither a system \(mae_transformer\) nor a scale \(demo, tiny"
+    with pytest.raises(ValueError, match=named):
+        CONFIGS[key].get_config(argument)
+
+
+def test_optimizer_has_no_other_values():
+    with pytest.raises(KeyError, match="betas"):
+        importlib.import_module("configs.base").optimizer(1e-3, betas=(0.9, 0.95))

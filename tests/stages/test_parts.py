@@ -208,11 +208,6 @@ def test_pretraining_drops_no_path(config):
     assert transforms.keys() == {"pretrain", "finetune"}
 
 
-@pytest.mark.parametrize("scale", expr.SCALES)
-def test_every_scale_passes_the_check(scale):
-    check_config(expr.get_config(scale), make_mesh())
-
-
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [

@@ -1,0 +1,248 @@
+"""What the recipes share: every section with its default values, and what each scale sets in them.
+
+A recipe is configs/<track>.py: it takes `sections`, sets what is its track's own, then calls the
+function of the scale that its argument names. All hold the system `mae_transformer`: a masked
+autoencoder pre-trained on the training crops, tuned on single labelled frames, and a post-norm
+transformer over windows of its features; smoothing chosen on the validation set.
+"""
+
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+SYSTEMS = ("mae_transformer",)
+
+
+def parse(arg: str, track: str, scales: Sequence[str]) -> tuple[str, str]:
+    """(system, scale) of a config's argument: a name of either kind, both, or nothing.
+
+    The first of each is the default. Raises ValueError for any other word.
+    """
+    system, scale = SYSTEMS[0], scales[0]
+    for word in filter(None, arg.split(",")):
+        if word in SYSTEMS:
+            system = word
+        elif word in scales:
+            scale = word
+        else:
+            raise ValueError(
+                f"configs/{track}.py:{arg}: {word!r} is neither a system ({', '.join(SYSTEMS)}) "
+                f"nor a scale ({', '.join(scales)})"
+            )
+    return system, scale
+
+
+def optimizer(lr: float, **changes) -> ConfigDict:
+    """AdamW with linear warm-up and cosine; `lr` is the peak, whatever the batch size."""
+    values = dict(
+        name="adamw",
+        lr=lr,
+        schedule="cosine",
+        warmup_epochs=1.0,
+        warmup_lr=0.0,
+        final_lr=0.0,
+        weight_decay=0.05,
+        b1=0.9,
+        b2=0.999,
+        clip_norm=1.0,  # 0 = off
+        layer_decay=1.0,  # 1 = off
+    )
+    if unknown := changes.keys() - values.keys():
+        raise KeyError(f"optimizer has no {sorted(unknown)}")
+    return ConfigDict(values | changes)
+
+
+def sections(track: str, system: str, scale: str) -> ConfigDict:
+    """All sections, for the demo's sizes; a track adds its test files, loss and class weights."""
+    config = ConfigDict()
+    config.track = track
+    config.system = system
+    config.name = f"{track}-{scale}"
+    config.seed = 0
+    config.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # -1: all devices that are left
+    config.threads = 2  # readers of images
+
+    config.corpus = ConfigDict(dict(
+        kind="affwild2",
+        root="",  # the folder that holds the following; empty: the demo corpus, drawn on the spot
+        image_roots=("cropped_aligned", "cropped_aligned_new_50_vids"),
+        annotations="6th ABAW Annotations",
+        test_list="",  # names of the test videos, one a line
+        test_example="",  # the submission to fill in; both empty: no test set
+        max_damaged=0.01,  # damaged images that a run accepts: a share, or a count from 1 up
+        max_unmatched=1000,  # images without a row, or rows without one, a video may have
+        demo_size="default",  # tiny, default or large; empty: `root` must be given
+    ))  # fmt: skip
+    config.image = ConfigDict(dict(
+        size=48,
+        normalise="channel",  # by `mean` and `std`; "image": by each image's own instead
+        mean=(0.485, 0.456, 0.406),  # ImageNet's, as most public encoders take
+        std=(0.229, 0.224, 0.225),
+    ))  # fmt: skip
+    config.encoder = ConfigDict(dict(
+        patch_size=8,
+        width=128,
+        depth=4,
+        heads=4,
+        drop_path=0.05,
+        dtype="float32",
+        remat=False,
+    ))  # fmt: skip
+    config.pretrain = ConfigDict(dict(
+        corpora=ConfigDict(),  # more image sets by name: {kind, ...} as `corpus`
+        epochs=10.0,  # 0: no pre-training, the encoder starts from random weights
+        batch_size=128,
+        accumulate=1,
+        optimizer=optimizer(1.5e-3, b2=0.95, warmup_epochs=1.0),
+        mask_ratio=0.75,
+        norm_pix_loss=True,
+        decoder_width=64,
+        decoder_depth=2,
+        decoder_heads=4,
+        crop_scale=(0.5, 1.0),
+    ))  # fmt: skip
+    config.finetune = ConfigDict(dict(
+        epochs=8.0,
+        batch_size=64,
+        accumulate=1,
+        optimizer=optimizer(1e-3, layer_decay=0.8),
+        pooling="mean",
+        dropout=0.1,
+        loss="",  # the track's; as the next three
+        loss_options=ConfigDict(),  # what the loss takes besides, as gamma=2.0 of focal
+        label_smoothing=0.0,
+        class_weights="none",  # inverse, inverse_sqrt, max, effective, share, or a number each
+        mixup=0.0,
+        cutmix=0.0,
+        crop_scale=(0.8, 1.0),
+        rotation=10.0,  # degrees either way
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+        erase=0.25,
+        ema_decay=0.0,  # 0 = off
+        evaluations=4,  # on validation, evenly over the schedule; the best is kept
+    ))  # fmt: skip
+    config.extract = ConfigDict(dict(batch_size=256))
+    config.sequence = ConfigDict(dict(
+        length=64,
+        stride=32,
+        shift=32,  # a training window starts up to this many frames off its place
+        epochs=30.0,
+        batch_size=16,
+        accumulate=1,
+        optimizer=optimizer(1e-3, warmup_epochs=2.0),
+        width=64,
+        depth=2,
+        heads=4,
+        mlp_width=128,
+        head_width=64,
+        dropout=0.2,
+        activation="relu",
+        positions="alibi",  # none, sincos, alibi or directed
+        feature_dropout=0.1,
+        loss="",  # as the next three: see above
+        loss_options=ConfigDict(),
+        label_smoothing=0.0,
+        class_weights="none",
+        ema_decay=0.0,
+        evaluations=10,
+    ))  # fmt: skip
+    config.ensemble = ConfigDict(dict(
+        kinds=("box", "gaussian", "median"),  # and, for one class a frame, majority
+        gaps="linear",
+    ))  # fmt: skip
+    config.export = ConfigDict(dict(stablehlo=True))
+    return config
+
+
+def demo(config: ConfigDict) -> None:
+    """Minutes on two cores. Chosen for EXPR on the drawn faces' training and validation set; no
+    paper's values."""
+    config.image.normalise = "image"
+    config.pretrain.update(epochs=4.0, batch_size=64)
+    config.pretrain.optimizer.update(warmup_epochs=0.3)
+    config.finetune.update(
+        epochs=3.0, dropout=0.0, crop_scale=(0.95, 1.0), rotation=3.0, brightness=0.1,
+        contrast=0.1, saturation=0.1, erase=0.0, evaluations=2,
+    )  # fmt: skip
+    config.finetune.optimizer.update(layer_decay=1.0)
+    config.sequence.update(epochs=16.0, positions="directed", heads=8)
+
+
+def tiny(config: ConfigDict) -> None:
+    """Seconds; for tests."""
+    config.corpus.demo_size = "tiny"
+    config.image.size = 32
+    config.encoder.update(width=32, depth=2, heads=2)
+    config.pretrain.update(epochs=1.0, batch_size=16, decoder_width=32, decoder_depth=1)
+    config.finetune.update(epochs=1.0, batch_size=16, evaluations=2)
+    config.sequence.update(
+        length=32, stride=16, shift=8, epochs=4.0, batch_size=8, width=32, depth=1, mlp_width=32,
+        head_width=32, evaluations=2,
+    )  # fmt: skip
+
+
+def paper(config: ConfigDict) -> None:
+    """`ctyun` (arXiv 2403.11440) without its TCN. "Not published" values are chosen here.
+
+    One difference holds for all tracks but EXPR: the paper tunes its encoder on the labels of EXPR
+    alone and uses it for every track; here each track's encoder is tuned on that track's labels.
+    """
+    config.corpus.demo_size = ""
+    config.image.update(
+        size=224,
+        # The public face-MAE weights' statistics; the paper's own: not published.
+        mean=(0.49895147, 0.41043906, 0.36561476),
+        std=(0.29708471, 0.26990031, 0.26525996),
+    )
+    config.encoder.update(  # ViT-B/16: paper
+        patch_size=16, width=768, depth=12, heads=12, dtype="bfloat16", remat=True,
+        drop_path=0.1,  # not published
+    )  # fmt: skip
+    config.pretrain.update(
+        epochs=500.0,  # paper
+        batch_size=1024,  # paper
+        optimizer=optimizer(
+            5e-4,  # paper
+            warmup_epochs=40.0,  # not published; the original MAE's
+            b2=0.95,  # not published; the original MAE's
+            clip_norm=0.0,
+        ),
+        mask_ratio=0.75,  # paper
+        norm_pix_loss=False,  # paper: pixel L2
+        decoder_width=512,  # not published, as the next three: the original MAE's
+        decoder_depth=8,
+        decoder_heads=16,
+        crop_scale=(0.2, 1.0),
+    )
+    config.finetune.update(
+        epochs=5.0,  # not published
+        batch_size=256,  # paper
+        optimizer=optimizer(1e-4, layer_decay=0.65),  # 1e-4, AdamW: paper; decay not published
+        dropout=0.0,  # not published
+        label_smoothing=0.0,  # not published
+    )
+    config.sequence.update(  # its epochs are the track's
+        length=300,  # paper
+        stride=200,  # paper
+        shift=0,
+        batch_size=32,  # paper
+        optimizer=optimizer(
+            3e-5,  # paper
+            weight_decay=1e-5,  # paper
+            warmup_lr=1e-8,  # paper
+            warmup_epochs=1.0,  # not published
+            clip_norm=0.0,
+        ),
+        width=512,  # paper, as the next five
+        depth=8,
+        heads=4,
+        mlp_width=512,
+        head_width=256,
+        dropout=0.3,
+        positions="none",  # paper
+        feature_dropout=0.0,
+        label_smoothing=0.0,  # paper: losses are plain
+        evaluations=10,
+    )

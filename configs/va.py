@@ -1,0 +1,53 @@
+"""VA: valence and arousal of Aff-Wild2, two numbers in [-1, 1] a frame, from crops to submission.
+
+    python -m abaw_jax.main --config=configs/va.py                  the demo corpus
+    python -m abaw_jax.main --config=configs/va.py:paper --config.corpus.root=DIR
+
+System `mae_transformer`, as in configs/expr.py, with 1 - CCC as the loss; box, Gaussian or median
+smoothing chosen on the validation set. At paper scale its values are those of `ctyun` (arXiv
+2403.11440) without the temporal convolutions; what that paper does not publish says so.
+
+The argument names a scale (or the system, or both as `mae_transformer,paper`):
+
+    demo    default. Drawn faces at 48 pixels, a small ViT: minutes on two cores
+    tiny    seconds; for tests. Its scores mean nothing
+    paper   Aff-Wild2 itself, ViT-B/16 at 224 pixels: an accelerator
+
+What is not set here is in configs/base.py.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config of a system at a scale. Raises ValueError for any other argument."""
+    system, scale = base.parse(arg, "va", tuple(SCALES))
+    config = base.sections("va", system, scale)
+    config.corpus.update(
+        test_list="names_of_videos_in_each_test_set/"
+        "Valence_Arousal_Estimation_Challenge_test_set_release.txt",
+        test_example="test_set_examples/CVPR_6th_ABAW_VA_test_set_example.txt",
+    )
+    for section in (config.finetune, config.sequence):
+        section.update(
+            loss="ccc",  # 1 - mean CCC of the batch; or ccc_sequence, of each window, pearson, mse
+            output="tanh",  # or clip, linear
+        )
+    # Give predictions the mean and deviation of the training labels; see evaluation/matching.py.
+    config.ensemble.match = False
+    SCALES[scale](config)
+    return config.lock()
+
+
+def _paper(config: ConfigDict) -> None:
+    """`ctyun` without its TCN: see `base.paper`. Its loss, the sum of the two 1 - CCC, is twice the
+    one here, which under AdamW changes nothing."""
+    base.paper(config)
+    for section in (config.finetune, config.sequence):
+        section.output = "linear"  # paper: predictions are clipped, the loss sees them unclipped
+    config.sequence.epochs = 40.0  # paper
+
+
+SCALES = {"demo": base.demo, "tiny": base.tiny, "paper": _paper}
