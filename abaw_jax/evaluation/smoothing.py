@@ -6,7 +6,7 @@ invented beyond the video. Shapes: T frames, K outputs.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -212,6 +212,17 @@ def search_smoothing(
     Tune on validation only. Raises InputError for a missing video or one without a known frame.
     """
     candidates = tuple(smoothing_grid() if candidates is None else candidates)
+    statistics = smoothing_statistics(predictions, labels, track, candidates)
+    return choose_smoothing(candidates, statistics, track)
+
+
+def smoothing_statistics(
+    predictions: Mapping[str, Prediction],
+    labels: Mapping[str, np.ndarray],
+    track: Track,
+    candidates: Sequence[Smoothing],
+) -> list[dict[str, np.ndarray]]:
+    """Of each candidate the track's statistics of each video; as `search_smoothing`."""
     if not candidates or not labels:
         raise InputError("the search for a smoothing needs one candidate and one video at least")
     absent = sorted(set(labels) - set(predictions))
@@ -220,13 +231,26 @@ def search_smoothing(
             f"no prediction of {absent[0]} ({len(absent)} of {len(labels)} labelled videos lack "
             "one); predict the whole split before smoothing"
         )
+
+    def count(video: str, candidate: Smoothing) -> np.ndarray:
+        rows = labels[video]
+        smooth = smooth_prediction(predictions[video], len(rows), candidate)
+        return track.evaluate(track.decode(smooth.values), rows)
+
+    return [{video: count(video, candidate) for video in labels} for candidate in candidates]
+
+
+def choose_smoothing(
+    candidates: Sequence[Smoothing],
+    statistics: Sequence[Mapping[str, np.ndarray]],
+    track: Track,
+    videos: Iterable[str] | None = None,
+) -> Search:
+    """The best candidate over all videos, or over `videos` alone, from `smoothing_statistics`."""
+    videos = list(statistics[0] if videos is None else videos)
     table, best, highest = [], candidates[0], -np.inf
-    for candidate in candidates:
-        parts = []
-        for video, rows in labels.items():
-            smooth = smooth_prediction(predictions[video], len(rows), candidate)
-            parts.append(track.evaluate(track.decode(smooth.values), rows))
-        summary = track.summary(sum(parts))
+    for candidate, of_video in zip(candidates, statistics, strict=True):
+        summary = track.summary(sum(of_video[video] for video in videos))
         table.append({**dataclasses.asdict(candidate), **summary.metrics})
         if summary.score > highest:
             best, highest = candidate, summary.score

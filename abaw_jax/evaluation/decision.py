@@ -1,0 +1,161 @@
+"""What is done to predictions before they count, chosen on validation: smoothing, then matching or
+thresholds where the track and the config ask for them.
+
+Two scores go with it, as with combinations of members (`ensemble.py`): of the decision chosen on
+all videos, on the same; and *cross-validated*, where the whole of it is chosen anew for each fold
+of videos on the others. The first is what a submission is made with, the second what to expect.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from abaw_jax.evaluation.matching import Matching, fit_matching
+from abaw_jax.evaluation.predictions import Prediction
+from abaw_jax.evaluation.smoothing import (
+    Smoothing,
+    choose_smoothing,
+    smooth_prediction,
+    smoothing_statistics,
+)
+from abaw_jax.evaluation.thresholds import search_thresholds, with_thresholds
+from abaw_jax.tracks.track import Summary, Track
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """Smoothing; matching and thresholds (one for each class) where there are any."""
+
+    smoothing: Smoothing
+    matching: Matching | None = None
+    thresholds: tuple[float, ...] | None = None
+
+    def apply(self, prediction: Prediction, rows: int, track: Track) -> Prediction:
+        """One video's final values: of every frame 1 .. rows, smoothed and matched."""
+        return self.match(smooth_prediction(prediction, rows, self.smoothing), track)
+
+    def match(self, smooth: Prediction, track: Track) -> Prediction:
+        """The last step of `apply`."""
+        if self.matching is None:
+            return smooth
+        values = self.matching(smooth.values, track.label_range)
+        return Prediction(smooth.frames, values)
+
+    def record(self, track: Track) -> dict[str, Any]:
+        """As JSON values by field, without those that are None; numbers of classes by name."""
+
+        def named(values: Sequence[float]) -> dict[str, float]:
+            return dict(zip(track.classes, values, strict=True))
+
+        found: dict[str, Any] = {"smoothing": dataclasses.asdict(self.smoothing)}
+        if self.matching is not None:
+            found["matching"] = {k: named(v) for k, v in dataclasses.asdict(self.matching).items()}
+        if self.thresholds is not None:
+            found["thresholds"] = named(self.thresholds)
+        return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tuned:
+    """A decision and what it is worth.
+
+    decision: chosen on all videos. table: every smoothing that was tried (`Search.table`). scores:
+    step -> score of the steps up to it, on the frames they were chosen on: 'plain' (gaps filled
+    alone), 'smoothed', 'matched' and 'thresholds' where there are such. summary: the last one's
+    figures. cross_validated: figures of frames out of fold; None without folds.
+    """
+
+    decision: Decision
+    table: tuple[dict[str, Any], ...]
+    scores: Mapping[str, float]
+    summary: Summary
+    cross_validated: Summary | None
+
+
+def tune_decision(
+    predictions: Mapping[str, Prediction],
+    labels: Mapping[str, np.ndarray],
+    track: Track,
+    candidates: Sequence[Smoothing],
+    *,
+    training_labels: np.ndarray | None = None,
+    thresholds: bool = False,
+    folds: Mapping[str, int] | None = None,
+) -> Tuned:
+    """Choose a decision on all labelled rows of all videos.
+
+    labels: video -> (rows, W), row i of frame i + 1. candidates: the first is the plain one.
+    training_labels: (m, W), the distribution that predictions are matched to; None leaves them.
+    thresholds: whether each class gets its own. folds: video -> 0 .. F - 1 (`make_folds`), for the
+    cross-validated score. Raises InputError as `search_smoothing` does.
+    """
+    statistics = smoothing_statistics(predictions, labels, track, candidates)
+
+    @functools.cache
+    def smoothed(smoothing: Smoothing) -> dict[str, Prediction]:
+        return {v: smooth_prediction(predictions[v], len(labels[v]), smoothing) for v in labels}
+
+    def choose(videos: Iterable[str]) -> Decision:
+        videos = list(videos)
+        smoothing = choose_smoothing(candidates, statistics, track, videos).best
+        if training_labels is None and not thresholds:
+            return Decision(smoothing)
+        keep = {video: track.valid(labels[video]) for video in videos}
+        values = np.concatenate([smoothed(smoothing)[v].values[keep[v]] for v in videos])
+        matching = None
+        if training_labels is not None:
+            matching = fit_matching(values, training_labels[track.valid(training_labels)])
+            values = matching(values, track.label_range)
+        found = None
+        if thresholds:
+            rows = np.concatenate([labels[v][keep[v]] for v in videos])
+            found = tuple(search_thresholds(values, rows, track.thresholds).tolist())
+        return Decision(smoothing, matching, found)
+
+    def count(decision: Decision, videos: Iterable[str]) -> np.ndarray:
+        decided = with_thresholds(track, decision.thresholds)
+        smooth = smoothed(decision.smoothing)
+        return sum(
+            decided.evaluate(decided.decode(decision.match(smooth[v], track).values), labels[v])
+            for v in videos
+        )
+
+    chosen = choose(labels)
+    search = choose_smoothing(candidates, statistics, track)
+    scores = {"plain": search.table[0][track.score_name], "smoothed": search.score}
+    for step, decision in _steps(chosen).items():
+        scores[step] = track.summary(count(decision, labels)).score
+    return Tuned(
+        chosen,
+        search.table,
+        scores,
+        track.summary(count(chosen, labels)),
+        _cross_validate(choose, count, track, folds) if folds else None,
+    )
+
+
+def _steps(decision: Decision) -> dict[str, Decision]:
+    """The decision up to each step after smoothing."""
+    steps = {}
+    if decision.matching is not None:
+        steps["matched"] = dataclasses.replace(decision, thresholds=None)
+    if decision.thresholds is not None:
+        steps["thresholds"] = decision
+    return steps
+
+
+def _cross_validate(
+    choose: Callable[[Iterable[str]], Decision],
+    count: Callable[[Decision, Iterable[str]], np.ndarray],
+    track: Track,
+    folds: Mapping[str, int],
+) -> Summary:
+    """Each fold's rows by the decision chosen on the others, all counted together."""
+    parts = []
+    for fold in sorted(set(folds.values())):
+        others = [video for video, f in folds.items() if f != fold]
+        parts.append(count(choose(others), [video for video, f in folds.items() if f == fold]))
+    return track.summary(sum(parts))

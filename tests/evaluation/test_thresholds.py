@@ -1,0 +1,83 @@
+"""Thresholds reach the best F1 there is, the same way every time."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from abaw_jax.evaluation.thresholds import search_thresholds, with_thresholds
+from abaw_jax.tracks import AU, EXPR
+
+
+def search(values, labels, default=0.5):
+    """Of one class."""
+    values, labels = np.array(values, np.float32)[:, None], np.array(labels)[:, None]
+    return search_thresholds(values, labels, default)[0]
+
+
+def best_f1(values, labels):
+    """By trying every cut, with scikit-learn's F1."""
+    cuts = [*np.unique(values), np.inf]
+    return max(f1_score(labels, values >= cut, zero_division=0) for cut in cuts)
+
+
+@pytest.mark.parametrize("digits", [1, 2, 7])  # few digits: many equal values
+def test_no_cut_is_better(digits):
+    rng = np.random.default_rng(digits)
+    labels = (rng.random((100, 12)) < rng.random(12)).astype(np.int32)
+    values = (0.3 * labels + 0.7 * rng.random((100, 12))).round(digits).astype(np.float32)
+    found = search_thresholds(values, labels, 0.5)
+    assert found.shape == (12,) and ((found > 0) & (found <= 1)).all()
+    decided = AU.decode(values, found)
+    for k in range(12):
+        reached = f1_score(labels[:, k], decided[:, k])
+        assert reached == pytest.approx(best_f1(values[:, k], labels[:, k]), abs=1e-12)
+
+
+def test_the_order_of_rows_changes_nothing():
+    rng = np.random.default_rng(0)
+    values, labels = rng.random((200, 12)).astype(np.float32), rng.integers(0, 2, (200, 12))
+    order = rng.permutation(200)
+    found = search_thresholds(values, labels, 0.5)
+    np.testing.assert_array_equal(found, search_thresholds(values[order], labels[order], 0.5))
+
+
+def test_a_threshold_lies_between_the_values_it_parts():
+    assert search([0.25, 0.125, 0.375, 0.875], [0, 0, 1, 1]) == 0.3125
+    # Neighbours in float32: their middle is still between them where rows are decided.
+    low = np.float32(0.25)
+    high = np.nextafter(low, np.float32(1))
+    found = search([low, high], [0, 1])
+    decided = AU.decode(np.repeat([[low], [high]], 12, axis=1), (found,) * 12)
+    assert decided.tolist() == [[0] * 12, [1] * 12]
+
+
+def test_all_rows_on_is_a_cut_too():
+    assert search([0.125, 0.25, 0.375], [1, 1, 1]) == 0.125
+
+
+def test_the_default_stays_where_nothing_is_better():
+    assert search([0.1, 0.2, 0.7, 0.9], [0, 0, 1, 1]) == 0.5  # as good as any
+    assert search([0.1, 0.9], [0, 0]) == 0.5  # the class never occurs
+    assert search_thresholds(np.zeros((0, 2), np.float32), np.zeros((0, 2), int), 0.4).tolist() == [
+        0.4,
+        0.4,
+    ]
+
+
+def test_of_equal_cuts_the_nearest_to_the_default_then_the_lower():
+    # F1 is 2/3 with the last row alone, and with the last four: 0.9375 and 0.3125.
+    values, labels = [0.25, 0.375, 0.5, 0.875, 1.0], [0, 1, 0, 0, 1]
+    assert best_f1(np.array(values), np.array(labels)) == pytest.approx(2 / 3)
+    assert search(values, labels, default=0.75) == 0.9375
+    assert search(values, labels, default=0.5625) == 0.3125
+    assert search(values, labels, default=0.625) == 0.3125  # both are as near
+
+
+def test_a_track_with_thresholds_decides_by_them_everywhere():
+    values = np.full((1, 12), 0.3, np.float32)
+    limits = [0.2] * 6 + [0.4] * 6
+    track = with_thresholds(AU, limits)
+    assert track.decode(values).tolist() == [[1] * 6 + [0] * 6]
+    assert track.thresholds == tuple(limits)
+    assert AU.decode(values).tolist() == [[0] * 12]
+    assert with_thresholds(EXPR, None) is EXPR
