@@ -52,11 +52,18 @@ STAGES = {
     "export": Stage(("export",), ("finetune", "sequence", "ensemble")),
 }
 
+# Scores of the stage `ensemble`, as tables show them. Each step stands on those before it.
+STEPS = {
+    "": "",
+    "_smoothed": ", smoothed",
+    "_matched": ", matched",
+    "_thresholds": ", own thresholds",
+    "_cross_validated": ", cross-validated",
+}
 SCORES = {
-    "frames": "frames",
-    "frames_smoothed": "frames, smoothed",
-    "sequence": "sequence",
-    "sequence_smoothed": "sequence, smoothed",
+    member + step: member + text
+    for member in ("frames", "sequence")
+    for step, text in STEPS.items()
 }
 
 
@@ -88,7 +95,7 @@ def check_sections(config: ml_collections.ConfigDict) -> None:
     absent = sorted((needed | {"system", "name", "mesh", "threads"}) - set(config))
     if absent:
         raise InputError(
-            f"config: has no {', '.join(absent)}; configs/expr.py has all that a recipe needs"
+            f"config: has no {', '.join(absent)}; configs/base.py has all that a recipe needs"
         )
 
 

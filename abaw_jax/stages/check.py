@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.smoothing import smoothing_grid
+from abaw_jax.evaluation.stacking import is_choice
 from abaw_jax.models.sequence import POSITIONS
 from abaw_jax.stages.parts import (
     DTYPES,
@@ -19,7 +20,7 @@ from abaw_jax.stages.parts import (
     make_transforms,
     parse_weight_rule,
 )
-from abaw_jax.tracks import TRACKS
+from abaw_jax.tracks import TRACKS, Track
 from abaw_jax.training.partition import check_batch
 
 TRAINED = ("pretrain", "finetune", "sequence")
@@ -87,6 +88,7 @@ def check_config(config: Any, mesh: Mesh) -> None:
     make_transforms(config)
     with _within("config.ensemble"):
         smoothing_grid(tuple(config.ensemble.kinds), config.ensemble.gaps)
+        _check_decision(config.ensemble, TRACKS[config.track])
 
 
 def _check_loss(config: Any, name: str, make_task: Callable[..., Any]) -> None:
@@ -103,6 +105,16 @@ def _check_loss(config: Any, name: str, make_task: Callable[..., Any]) -> None:
             raise InputError(f"{option} {rule!r}: {track.name} has no classes to count")
         weights[option] = (1.0,) * track.outputs
     make_task(config, track, weights)
+
+
+def _check_decision(section: Any, track: Track) -> None:
+    """Raise InputError for what the track's predictions cannot be put through."""
+    if "majority" in section.kinds and not is_choice(track):
+        raise InputError(f"kinds: majority counts votes for one class; {track.name} has no such")
+    if section.get("match") and track.label_type != "float32":
+        raise InputError(f"match: {track.name} predicts classes, whose labels have no mean")
+    if section.get("search_thresholds") and track.thresholds is None:
+        raise InputError(f"search_thresholds: {track.name} is not decided by thresholds")
 
 
 @contextlib.contextmanager

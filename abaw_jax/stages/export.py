@@ -18,7 +18,8 @@ from abaw_jax.data.windows import window_epoch
 from abaw_jax.files import read_json, write_json
 from abaw_jax.interop.archive import load_model
 from abaw_jax.interop.export import load_predict, load_program, make_task, save_export
-from abaw_jax.recipe import Context
+from abaw_jax.recipe import STEPS, Context
+from abaw_jax.stages.ensemble import DECIDED, read_decisions
 from abaw_jax.stages.sequence import split_windows
 
 MODELS = {"frames": "finetune", "sequence": "sequence"}  # exported folder -> stage
@@ -29,11 +30,11 @@ TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
 def run(context: Context) -> dict:
     """Export, load back, compare; the greatest differences are the stage's figures."""
     folder, track = context.folder("export"), context.track
-    smoothing = read_json(context.folder("ensemble") / "smoothing.json")
+    decisions = read_decisions(context)
     metrics, samples = {}, 0
     for name, stage in MODELS.items():
         variables, config = load_model(context.folder(stage) / "model")
-        config |= {"crop": _crop(context), "smoothing": smoothing[name]}
+        config |= {"crop": _crop(context), **decisions[name]}
         results = read_json(context.folder("ensemble") / "results.json")["metrics"]
         card = _card(context, name, config, results)
         stablehlo = context.config.export.stablehlo
@@ -96,15 +97,19 @@ def _card(context: Context, name: str, config: dict[str, Any], results: dict[str
     corpus = context.config.corpus
     data = pathlib.Path(corpus.root).name if corpus.root else f"demo corpus ({corpus.demo_size})"
     track = context.track
+    steps = [
+        f"{results[name + step]:.4f}{text}"
+        for step, text in STEPS.items()
+        if name + step in results
+    ]
     return f"""# {context.config.name}: {name}
 
 {what[0].upper() + what[1:]}, for {track.name}: {", ".join(config["classes"])}.
 
 - Weights' licence: not chosen yet; whoever publishes them states it here.
 - Training data: {data}.
-- {track.score_name} on its validation set: {results[name]:.4f}, smoothed
-  ({config["smoothing"]["kind"]}, width {config["smoothing"]["width"]:g}, chosen on that set)
-  {results[name + "_smoothed"]:.4f}.
+- {track.score_name} on its validation set: {"; ".join(steps)}.
+- Chosen on that set: {json.dumps({key: config[key] for key in DECIDED if key in config})}.
 - Crop: {json.dumps(config["crop"])}.
 
 `abaw_jax.interop.export.load_predict(folder)` gives the prediction as a function.

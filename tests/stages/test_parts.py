@@ -11,6 +11,7 @@ from abaw_jax.stages import parts
 from abaw_jax.stages.check import check_config
 from abaw_jax.tracks import AU
 from abaw_jax.training.partition import make_mesh
+from configs import au, va
 
 
 @pytest.fixture
@@ -231,6 +232,8 @@ def test_pretraining_drops_no_path(config):
         ("sequence.stride", 0, "at least 1"),
         ("ensemble.kinds", ("box", "triangle"), "triangle"),
         ("ensemble.gaps", "spline", "spline"),
+        ("ensemble.match", True, "EXPR predicts classes"),
+        ("ensemble.search_thresholds", True, "EXPR is not decided by thresholds"),
     ],
 )
 def test_impossible_values_are_named(config, path, value, named):
@@ -242,6 +245,22 @@ def test_impossible_values_are_named(config, path, value, named):
     message = str(caught.value)
     assert named in message and "\n" not in message
     assert section in message or path == "pretrain.crop_scale"
+
+
+@pytest.mark.parametrize(
+    ("track", "key", "value", "named"),
+    [
+        (va, "kinds", ("box", "majority"), "majority counts votes for one class; VA has no such"),
+        (au, "kinds", ("majority",), "AU has no such"),
+        (va, "search_thresholds", True, "VA is not decided by thresholds"),
+        (au, "match", True, "AU predicts classes, whose labels have no mean"),
+    ],
+)
+def test_decisions_that_a_track_cannot_take_are_named(track, key, value, named):
+    made = track.get_config("tiny").unlock()
+    made.ensemble[key] = value
+    with pytest.raises(InputError, match=rf"^config\.ensemble: .*{named}"):
+        check_config(made, make_mesh())
 
 
 @pytest.mark.parametrize(("key", "value"), [("name", "sgdd"), ("schedule", "linear")])

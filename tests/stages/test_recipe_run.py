@@ -163,7 +163,7 @@ def test_results_hold_no_score_of_another_config(tmp_path, stages):
 def test_a_config_without_a_section_is_refused():
     made = config()
     del made["extract"]
-    with pytest.raises(InputError, match="config: has no extract; configs/expr.py"):
+    with pytest.raises(InputError, match="config: has no extract; configs/base.py"):
         recipe.check_sections(made)
     recipe.check_sections(config())
 
