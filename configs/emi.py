@@ -16,74 +16,59 @@ The argument names a scale (or the system, or both as `mae_transformer,paper`):
     demo    default. Drawn faces at 48 pixels, a small ViT: minutes on two cores
     tiny    seconds; for tests. Its scores mean nothing
     paper   Hume-Vidmimic2 itself, ViT-B/16 at 224 pixels: an accelerator
+
+What is not set here is in configs/base.py.
 """
 
 from ml_collections import ConfigDict
 
-from configs.expr import get_config as expr_config
-from configs.expr import optimizer
-
-SYSTEMS = ("mae_transformer",)
-SCALES = ("demo", "tiny", "paper")
+from configs import base
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config of a system at a scale. Raises ValueError for any other argument."""
-    system, scale = SYSTEMS[0], SCALES[0]
-    for word in filter(None, arg.split(",")):
-        if word in SYSTEMS:
-            system = word
-        elif word in SCALES:
-            scale = word
-        else:
-            raise ValueError(
-                f"configs/emi.py:{arg}: {word!r} is neither a system ({', '.join(SYSTEMS)}) nor "
-                f"a scale ({', '.join(SCALES)})"
-            )
-    config = expr_config(scale).unlock()
-    config.track = "emi"
-    config.system = system
-    config.name = f"emi-{scale}"
+    system, scale = base.parse(arg, "emi", tuple(SCALES))
+    config = base.sections("emi", system, scale)
     config.corpus = ConfigDict(dict(
         kind="vidmimic2",
         root="",  # the folder that holds the following; empty: the demo corpus, drawn on the spot
         train_table="train_split.csv",
         validation_table="valid_split.csv",
         test_table="",  # names the test clips where there is no example; empty: none
-        test_example="test_split.csv",  # example submission, empty: none; published name not known
+        test_example="test_split.csv",  # the example submission, as the archive calls it
         face_images=("face_images", "test/face_images"),
         max_damaged=0.01,  # damaged images that a run accepts: a share, or a count from 1 up
-        demo_size=config.corpus.demo_size,
+        demo_size="default",  # tiny, default or large; empty: `root` must be given
     ))  # fmt: skip
     for section in (config.finetune, config.sequence):
         section.update(
             loss="mse",  # or pearson, ccc; these judge the rows of a batch together
             output="sigmoid",  # or linear, which clips predictions alone
-            label_smoothing=0.0,
-            class_weights="none",  # there are no classes to count
         )
-    config.ensemble.kinds = ()
-    {"demo": _demo, "tiny": _tiny, "paper": _paper}[scale](config)
+    config.ensemble.kinds = ()  # a clip is one row
+    SCALES[scale](config)
     # A window is a whole clip: neither places it, and a shift is refused.
     config.sequence.update(shift=0, stride=config.sequence.length)
     return config.lock()
 
 
 def _demo(config: ConfigDict) -> None:
-    """No paper's values, and not tuned."""
+    base.demo(config)
     config.sequence.update(loss="pearson", length=32, positions="alibi")
 
 
 def _tiny(config: ConfigDict) -> None:
+    base.tiny(config)
     config.sequence.update(loss="pearson", length=16, positions="alibi")
 
 
 def _paper(config: ConfigDict) -> None:
-    """`fuxi`, faces alone. "Not published" values are chosen here."""
+    """`fuxi`, faces alone; the rest is `base.paper`'s. "Not published" values are chosen here."""
+    base.paper(config)
     config.pretrain.update(
         epochs=400.0,  # not published
         batch_size=1024,  # not published
-        optimizer=optimizer(
+        optimizer=base.optimizer(
             6e-4,  # not published, as all of the schedule: the original MAE's, 1.5e-4 x batch / 256
             warmup_epochs=40.0,
             b2=0.95,
@@ -97,7 +82,7 @@ def _paper(config: ConfigDict) -> None:
         length=32,  # paper: a frame of each of 32 equal parts
         epochs=30.0,  # not published
         batch_size=16,  # paper
-        optimizer=optimizer(
+        optimizer=base.optimizer(
             1e-4,  # not published
             weight_decay=0.0,  # paper: Adam
             clip_norm=0.0,
@@ -112,3 +97,6 @@ def _paper(config: ConfigDict) -> None:
         loss="mse",  # paper
         output="linear",  # paper: Linear(6)
     )
+
+
+SCALES = {"demo": _demo, "tiny": _tiny, "paper": _paper}
