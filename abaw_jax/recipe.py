@@ -253,7 +253,7 @@ def _run_stage(name: str, context: Context, results: dict[str, dict], redo: bool
             json.dumps([name, started, outcome.get("content")], sort_keys=True).encode()
         ).hexdigest()[:16],
         "git": _git_commit(),
-        "versions": _versions(),
+        "versions": package_versions(),
         "seconds": round(time.monotonic() - start, 2),
     }
     write_json(finished, results)
@@ -301,7 +301,7 @@ def _git_commit() -> str | None:
     return answer.stdout.strip() or None
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Versions that the figures were made with."""
     import flax
     import numpy

@@ -11,21 +11,23 @@ annotation row), ensemble/submission.txt for the test set and ensemble/report.ht
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from abaw_jax.data.records import Index, load_index
+from abaw_jax.evaluation.confidence import bootstrap, video_statistics, video_table
 from abaw_jax.evaluation.decision import Decision, Tuned, tune_decision
-from abaw_jax.evaluation.folds import group_videos, make_folds
+from abaw_jax.evaluation.folds import group_videos, make_folds, recording
 from abaw_jax.evaluation.predictions import Prediction, load_predictions, save_prediction
 from abaw_jax.evaluation.report import Timeline, write_report
 from abaw_jax.evaluation.smoothing import Smoothing, smoothing_grid
 from abaw_jax.evaluation.submission import check_submission, write_submission
 from abaw_jax.evaluation.thresholds import with_thresholds
 from abaw_jax.files import read_json, write_json
-from abaw_jax.recipe import SCORES, Context
+from abaw_jax.recipe import SCORES, Context, package_versions
 from abaw_jax.stages.extract import splits, video_labels, video_rows
 from abaw_jax.stages.prepare import test_example
 from abaw_jax.tracks.track import Summary, Track
@@ -51,6 +53,11 @@ def run(context: Context) -> dict:
         _write_predictions(context, split, best.decision)
     decided = with_thresholds(track, best.decision.thresholds)
     scores = {key: score for name, found in tuned.items() for key, score in _scores(name, found)}
+    final = {
+        video: best.decision.apply(found, len(labels[video]), track)
+        for video, found in predictions["sequence"].items()
+    }
+    evidence = _evidence(decided, final, labels)
     write_report(
         folder / "report.html",
         f"{track.name}, {context.config.system}, validation",
@@ -60,7 +67,14 @@ def run(context: Context) -> dict:
         stages=[*_stages(context), *({"stage": SCORES[k], "score": v} for k, v in scores.items())],
         candidates=best.table,
         timeline=_timeline(decided, labels, predictions, best.decision),
+        histories=_histories(context),
+        config=context.config.to_dict(),
+        versions=package_versions(),
+        **evidence,
     )
+    interval = evidence.get("intervals", {}).get("score")
+    if interval is not None:
+        scores |= {"score_low": interval.low, "score_high": interval.high}
     return {
         "split": "validation",
         "score": best.summary.score,
@@ -145,6 +159,31 @@ def _submit(context: Context, decided: Track) -> dict[str, int]:
     write_submission(path, example, folder / "predictions" / "test", decided)
     checked = check_submission(path, example, decided)
     return {"submission_lines": checked["lines"], "submission_videos": checked["videos"]}
+
+
+def _evidence(
+    track: Track, final: Mapping[str, Prediction], labels: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """What the score rests on, as `write_report` takes it: each video, and intervals over videos,
+    recordings drawn whole, where there are two at least."""
+    statistics = video_statistics(final, labels, track)
+    found: dict[str, Any] = {"videos": video_table(statistics, track)}
+    groups = {video: recording(video) for video in statistics.videos}
+    if len(set(groups.values())) > 1:
+        found["intervals"] = bootstrap(statistics, track, groups=groups)
+    if track.label_type == "float32":
+        decoded = [track.decode(final[video].values) for video in labels]
+        found["pairs"] = np.concatenate(decoded), np.concatenate(list(labels.values()))
+    return found
+
+
+def _histories(context: Context) -> dict[str, pathlib.Path]:
+    """The learning curves of the stages that trained."""
+    files = {
+        name: context.folder(name) / "metrics.jsonl"
+        for name in ("pretrain", "finetune", "sequence")
+    }
+    return {name: path for name, path in files.items() if path.exists()}
 
 
 def _stages(context: Context) -> list[dict[str, Any]]:

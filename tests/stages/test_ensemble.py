@@ -122,7 +122,7 @@ def test_final_predictions_give_the_score(done, tmp_path, capsys):
     context, _, outcome = done
     track = context.track
     index = ensemble.load_index(context.folder("prepare") / "records", "validation")
-    for video, rows in ensemble.video_labels(index, track.key).items():
+    for video, rows in ensemble.video_labels(index, track).items():
         lines = [track.format_row(row) for row in rows]
         (tmp_path / f"{video}.txt").write_text("\n".join(["header", *lines]))
     limits = []
