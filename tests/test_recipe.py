@@ -16,28 +16,28 @@ from abaw_jax.errors import InputError
 from abaw_jax.evaluation.predictions import load_predictions
 from abaw_jax.evaluation.submission import check_submission
 from abaw_jax.recipe import STAGES
-from abaw_jax.tracks.expr import EXPR
+from abaw_jax.tracks import EXPR, TRACKS
 from abaw_jax.training.partition import make_mesh
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = ["--config.pretrain.epochs=0.5", "--config.sequence.epochs=2.0"]
 
 
-def command(workdir, *flags, config="tiny"):
+def command(workdir, *flags, config="tiny", track="expr"):
     return [
         sys.executable,
         "-m",
         "abaw_jax.main",
-        f"--config={ROOT}/configs/expr.py:{config}",
+        f"--config={ROOT}/configs/{track}.py:{config}",
         f"--workdir={workdir}",
         *flags,
     ]
 
 
-def run(workdir, *flags, config="tiny"):
+def run(workdir, *flags, **options):
     environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     return subprocess.run(
-        command(workdir, *flags, config=config),
+        command(workdir, *flags, **options),
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -128,6 +128,22 @@ def test_exports_say_the_same(whole):
     config = json.loads((workdir / "export" / "sequence" / "config.json").read_text())
     assert config["classes"] == list(EXPR.classes)
     assert {"crop", "smoothing", "features"} < config.keys()
+
+
+@pytest.mark.parametrize("key", ["va", "au"])
+def test_other_tracks_run_whole(tmp_path, key):
+    track, workdir = TRACKS[key], tmp_path / "run"
+    short = ["--config.pretrain.epochs=0.0", "--config.sequence.epochs=1.0"]
+    finished = run(workdir, *short, "--config.export.stablehlo=false", track=key)
+    assert finished.returncode == 0, finished.stderr
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["track"] == track.name and results["classes"] == list(track.classes)
+    assert -1 < results["score"] < 1 and results["score"] == results["metrics"][track.score_name]
+    assert "sequence, cross-validated" in finished.stdout
+    assert list(results["stages"]) == list(STAGES)
+    example = next((workdir / "prepare" / "demo" / "test_set_examples").glob(f"*_{track.name}_*"))
+    checked = check_submission(workdir / "ensemble" / "submission.txt", example, track)
+    assert checked["lines"] == results["metrics"]["submission_lines"]
 
 
 def test_killed_anywhere_ends_with_the_same_score(whole, tmp_path):

@@ -201,7 +201,10 @@ def _notes(index: Index, tuned: Tuned) -> list[str]:
     if tuned.decision.matching is not None:
         notes.append("Matched to the mean and the standard deviation of the training labels.")
     if tuned.decision.thresholds is not None:
-        notes.append("Each class is decided by its own threshold, chosen on these same videos.")
+        notes.append(
+            "Each class is decided by its own threshold, chosen on these same videos after the "
+            "smoothing, which is compared at the track's own."
+        )
     if tuned.cross_validated is not None:
         notes.append(
             f"{tuned.cross_validated.score:.4f} where all of this is chosen for each fold of "
