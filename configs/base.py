@@ -147,6 +147,7 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         class_weights="none",
         ema_decay=0.0,
         evaluations=10,
+        folds=0,  # more models, each trained without a fold of the training recordings; 0 or from 2
     ))  # fmt: skip
     config.ensemble = ConfigDict(dict(
         kinds=("box", "gaussian", "median"),  # and, for one class a frame, majority

@@ -24,6 +24,7 @@ from abaw_jax.tracks import TRACKS, Track
 from abaw_jax.training.partition import check_batch
 
 TRAINED = ("pretrain", "finetune", "sequence")
+MOST_FOLDS = 100
 CHOICES = {
     "image.normalise": NORMALISATIONS,
     "encoder.dtype": DTYPES,
@@ -74,6 +75,10 @@ def check_config(config: Any, mesh: Mesh) -> None:
     if not 0 <= config.pretrain.mask_ratio < 1:
         raise InputError(
             f"config.pretrain.mask_ratio: {config.pretrain.mask_ratio}; expected 0 up to below 1"
+        )
+    if config.sequence.folds not in (0, *range(2, 1 + MOST_FOLDS)):
+        raise InputError(
+            f"config.sequence.folds: {config.sequence.folds}; expected 0, or 2 to {MOST_FOLDS}"
         )
     for name in TRAINED:
         section = config[name]

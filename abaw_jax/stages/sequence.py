@@ -2,11 +2,15 @@
 
 Also sequence/predictions/<split>, a file a video with a row for every annotation row: what the
 overlapping windows say of a frame is averaged. Where labels are of clips, a window is a clip, and
-its file has one row.
+its file has one row. With folds, sequence/predictions is the mean of the members, whose own lie in
+sequence/members/<member>/<split>, and sequence/fold1/model and so on are the models besides.
 """
 
+import dataclasses
+import functools
 import math
-from collections.abc import Callable
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +19,8 @@ import numpy as np
 from abaw_jax.data.features import FeatureStore
 from abaw_jax.data.records import load_index
 from abaw_jax.data.windows import (
+    Reader,
+    Windows,
     make_clip_windows,
     make_feature_reader,
     make_windows,
@@ -22,6 +28,7 @@ from abaw_jax.data.windows import (
     window_batches,
     window_epoch,
 )
+from abaw_jax.evaluation.folds import make_folds
 from abaw_jax.evaluation.predictions import save_prediction
 from abaw_jax.files import read_json
 from abaw_jax.interop.archive import content_hash, save_model
@@ -35,8 +42,11 @@ from abaw_jax.stages.parts import (
     training_figures,
 )
 from abaw_jax.tasks.task import Task
-from abaw_jax.training.loop import train
+from abaw_jax.tracks.track import Track
+from abaw_jax.training.loop import TrainResult, train
 from abaw_jax.training.step import make_predict
+
+ALL = "all"  # the member that sees every training window
 
 
 def split_windows(context: Context, split: str):
@@ -59,21 +69,117 @@ def split_windows(context: Context, split: str):
 
 
 def run(context: Context) -> dict:
-    """Train on the training windows, score every labelled validation row, predict all splits."""
+    """Train on the training windows, predict all splits, score every labelled validation row.
+
+    With `folds` k above 0 there are k + 1 members, whose predictions are averaged: one trained on
+    all training windows, and one without each fold of the training recordings, which chooses its
+    parameters by that fold. Validation has no part in the others but by the first. (The features
+    are those of one frame classifier, tuned on all training frames.)
+    """
     config, folder, track = context.config, context.folder("sequence"), context.track
-    section = config.sequence
     windows, reader = split_windows(context, "train")
-    weights = make_loss_weights(section, windows.labels, track)
-    task = make_sequence_task(config, track, weights)
-    predict = make_split_predict(context, task)
+    task = make_sequence_task(
+        config, track, make_loss_weights(config.sequence, windows.labels, track)
+    )
+    predict = make_windows_predict(context, task)
+    opened = {split: split_windows(context, split) for split in splits(context)}
+    labels = video_labels(load_index(context.folder("prepare") / "records", "validation"), track)
+    sums: dict[tuple[str, str], np.ndarray] = {}
+    results = {}
+    for number, (name, chosen) in enumerate(member_windows(context, windows).items()):
+        # The member of all windows is judged by the validation set, the others by their own fold.
+        judged, truth = opened["validation"], labels
+        if number:
+            held_out = np.setdiff1d(windows.video, chosen.video)
+            judged = _of_videos(windows, held_out), reader
+            truth = {windows.videos[v]: _label_rows(windows, v) for v in held_out}
+        place = folder / name if number else folder
+        result = train_member(
+            context,
+            task,
+            place,
+            chosen,
+            reader,
+            make_evaluate(track, truth, functools.partial(predict, *judged)),
+            seed=config.seed + number,
+            label=f"sequence {name}" if number else "sequence",
+        )
+        _save_member(context, place, result)
+        results[name] = result
+        for split, found in opened.items():
+            for video, values in predict(*found, result.params, result.model_state).items():
+                if config.sequence.folds:
+                    _save(context, folder / "members" / name / split, video, values)
+                sums[split, video] = sums.get((split, video), 0) + values.astype(np.float64)
+    means = {key: (total / len(results)).astype(np.float32) for key, total in sums.items()}
+    for (split, video), values in means.items():
+        _save(context, folder / "predictions" / split, video, values)
+    statistics = sum(
+        track.evaluate(track.decode(means["validation", video]), rows)
+        for video, rows in labels.items()
+    )
+    figures = training_figures(results[ALL])
+    if config.sequence.folds:
+        figures["single"] = figures[track.score_name]
+        figures |= track.summary(statistics).metrics
+    return {
+        "split": "validation",
+        "score": figures[track.score_name],
+        "metrics": figures,
+        "samples": int(sum(track.valid(_label_rows(windows, v)).sum() for v in set(windows.video))),
+        "content": [content_hash(folder / name / "model") for name in ("", *list(results)[1:])],
+    }
+
+
+def member_windows(context: Context, windows: Windows) -> dict[str, Windows]:
+    """Member -> the training windows that it sees: all of them, then all but each fold's."""
+    found, folds = {ALL: windows}, context.config.sequence.folds
+    if folds:
+        frames = {
+            windows.videos[v]: int(context.track.valid(_label_rows(windows, v)).sum())
+            for v in set(windows.video.tolist())
+        }
+        fold_of = make_folds(frames, folds)
+        for fold in range(max(fold_of.values()) + 1):  # fewer where there are fewer recordings
+            seen = [v for v in set(windows.video.tolist()) if fold_of[windows.videos[v]] != fold]
+            found[f"fold{fold + 1}"] = _of_videos(windows, seen)
+    return found
+
+
+def _of_videos(windows: Windows, videos: Sequence[int]) -> Windows:
+    """Those windows that lie in these videos; the videos keep their numbers."""
+    kept = np.isin(windows.video, videos)
+    return dataclasses.replace(windows, video=windows.video[kept], start=windows.start[kept])
+
+
+def _label_rows(windows: Windows, video: int) -> np.ndarray:
+    """The labels (rows, W) of a video, (1, W) of a clip."""
+    rows = windows.labels[windows.rows[video] : windows.rows[video + 1]]
+    return rows[:1] if windows.whole else rows
+
+
+def train_member(
+    context: Context,
+    task: Task,
+    folder: pathlib.Path,
+    windows: Windows,
+    reader: Reader,
+    evaluate: Callable[[Any, Any], dict[str, float]],
+    *,
+    seed: int,
+    label: str,
+) -> TrainResult:
+    """Train on these windows in this folder, and keep what `evaluate` finds best."""
+    config, track = context.config, context.track
+    section = config.sequence
     steps, epoch = count_steps(section, len(windows))
-    result = train(
+    return train(
         task,
         make_batches=lambda start: window_batches(
             windows,
             reader,
             batch_size=section.batch_size,
-            seed=config.seed,
+            seed=seed,
             start_step=start,
             process=(jax.process_index(), jax.process_count()),
             threads=config.threads,
@@ -83,53 +189,48 @@ def run(context: Context) -> dict:
         steps=steps,
         mesh=context.mesh,
         workdir=folder,
-        seed=config.seed,
+        seed=seed,
         accumulate=section.accumulate,
         save_every=max(round(10 * epoch), 1),
-        evaluate=make_evaluate(context, predict),
+        evaluate=evaluate,
         eval_every=math.ceil(steps / section.evaluations),
         best=track.score_name,
         ema_decay=section.ema_decay or None,
-        label="sequence",
+        label=label,
         unit="windows",
         metadata={"classes": list(track.classes)},
     )
-    for split in splits(context):
-        for video, values in predict(split, result.params, result.model_state).items():
-            frames = np.arange(1, len(values) + 1, dtype=np.int32)
-            save_prediction(folder / "predictions" / split, video, frames, values, track.classes)
-    learnt = windows.labels[windows.rows[windows.video]] if windows.whole else windows.labels
+
+
+def _save_member(context: Context, folder: pathlib.Path, result: TrainResult) -> None:
+    """Write the model of one member."""
     features = read_json(context.folder("extract") / "features" / "train" / "features.json")
     save_model(
         folder / "model",
         {"params": result.params, **result.model_state},
         {
             "kind": "sequence_model",
-            "track": track.name,
-            "classes": list(track.classes),
+            "track": context.track.name,
+            "classes": list(context.track.classes),
             "features": {k: features[k] for k in ("encoder", "width")},
             **context.section("sequence"),
         },
     )
-    return {
-        "split": "validation",
-        "score": result.metrics[track.score_name],
-        "metrics": training_figures(result),
-        "samples": int(track.valid(learnt).sum()),
-        "content": content_hash(folder / "model"),
-    }
 
 
-def make_split_predict(context: Context, task: Task) -> Callable[..., dict[str, np.ndarray]]:
-    """predict(split, params, model_state) -> probabilities (rows, C) of each video, (1, C) of a
-    clip."""
+def _save(context: Context, folder: pathlib.Path, video: str, values: np.ndarray) -> None:
+    frames = np.arange(1, len(values) + 1, dtype=np.int32)
+    save_prediction(folder, video, frames, values, context.track.classes)
+
+
+def make_windows_predict(context: Context, task: Task) -> Callable[..., dict[str, np.ndarray]]:
+    """predict(windows, reader, params, model_state) -> probabilities (rows, C) of each video that
+    has windows, (1, C) of a clip."""
     run_model = make_predict(task, context.mesh)
-    opened = {}
 
-    def predict(split: str, params: Any, model_state: Any) -> dict[str, np.ndarray]:
-        if split not in opened:
-            opened[split] = split_windows(context, split)
-        windows, reader = opened[split]
+    def predict(
+        windows: Windows, reader: Reader, params: Any, model_state: Any
+    ) -> dict[str, np.ndarray]:
         section = context.config.sequence
         batches = window_epoch(
             windows, reader, batch_size=section.batch_size, threads=context.config.threads
@@ -139,23 +240,27 @@ def make_split_predict(context: Context, task: Task) -> Callable[..., dict[str, 
             for batch, output in run_model(params, model_state, batches)
         ]
         values, video, start, mask = (np.concatenate(a) for a in zip(*parts, strict=True))
-        rows = np.diff(windows.rows)
+        seen = np.unique(windows.video)
+        rows = np.zeros(len(windows.videos), np.int64)
+        rows[seen] = 1 if windows.whole else np.diff(windows.rows)[seen]
         if windows.whole:  # a clip is a video of one row
-            values, mask, rows = values[:, None], mask.any(1, keepdims=True), np.ones_like(rows)
+            values, mask = values[:, None], mask.any(1, keepdims=True)
         merged = merge_windows(values, video, start, mask, rows)
-        return dict(zip(windows.videos, merged, strict=True))
+        return {windows.videos[v]: merged[v] for v in seen}
 
     return predict
 
 
-def make_evaluate(context: Context, predict) -> Callable[[Any, Any], dict[str, float]]:
-    """Figures over every labelled validation row (or clip), each counted once."""
-    track = context.track
-    index = load_index(context.folder("prepare") / "records", "validation")
-    labels = np.concatenate(list(video_labels(index, track).values()))
+def make_evaluate(
+    track: Track,
+    labels: Mapping[str, np.ndarray],
+    predict: Callable[[Any, Any], dict[str, np.ndarray]],
+) -> Callable[[Any, Any], dict[str, float]]:
+    """Figures over every labelled row (or clip) of these videos, each counted once."""
 
     def evaluate(params: Any, model_state: Any) -> dict[str, float]:
-        values = np.concatenate(list(predict("validation", params, model_state).values()))
-        return dict(track.summary(track.evaluate(track.decode(values), labels)).metrics)
+        found = predict(params, model_state)
+        statistics = sum(track.evaluate(track.decode(found[v]), labels[v]) for v in labels)
+        return dict(track.summary(statistics).metrics)
 
     return evaluate
