@@ -63,7 +63,7 @@ def run(context: Context) -> dict:
         f"{track.name}, {context.config.system}, validation",
         decided,
         _with_threshold_column(best.summary, best.decision),
-        notes=_notes(index, best),
+        notes=_notes(index, best, track),
         stages=[*_stages(context), *({"stage": SCORES[k], "score": v} for k, v in scores.items())],
         candidates=best.table,
         timeline=_timeline(decided, labels, predictions, best.decision),
@@ -91,7 +91,7 @@ def _tune(
     training = None
     if section.get("match"):
         records = context.folder("prepare") / "records"
-        training = load_index(records, "train").labels[track.key]
+        training = np.concatenate(list(video_labels(load_index(records, "train"), track).values()))
     # A single recording cannot be parted.
     several = len(set(group_videos(list(labels)).values())) > 1
     frames = {video: int(track.valid(rows).sum()) for video, rows in labels.items()}
@@ -195,8 +195,10 @@ def _stages(context: Context) -> list[dict[str, Any]]:
     return rows
 
 
-def _notes(index: Index, tuned: Tuned) -> list[str]:
+def _notes(index: Index, tuned: Tuned, track: Track) -> list[str]:
     """What the report says under its title."""
+    if track.per_clip:
+        return [f"{len(index.videos)} validation clips"]
     best, notes = tuned.decision.smoothing, []
     if tuned.decision.matching is not None:
         notes.append("Matched to the mean and the standard deviation of the training labels.")
