@@ -29,8 +29,7 @@ JSON = flags.DEFINE_bool("json", False, "End with one line that holds the result
 
 def parse(argv: list[str]) -> list[str]:
     """absl's flags, with every fault of the config file or its overrides as one line."""
-    # Configs import one another as `configs.<name>`: from any folder, out of this checkout.
-    sys.path.append(str(pathlib.Path(__file__).parents[1]))
+    sys.path.append(str(pathlib.Path(__file__).parents[1]))  # for `from configs import base`
     try:
         rest = flags.FLAGS(argv)
         if CONFIG.value is None:

@@ -103,17 +103,9 @@ def tune_decision(
         smoothing = choose_smoothing(candidates, statistics, track, videos).best
         if training_labels is None and not thresholds:
             return Decision(smoothing)
-        keep = {video: track.valid(labels[video]) for video in videos}
-        values = np.concatenate([smoothed(smoothing)[v].values[keep[v]] for v in videos])
-        matching = None
-        if training_labels is not None:
-            matching = fit_matching(values, training_labels[track.valid(training_labels)])
-            values = matching(values, track.label_range)
-        found = None
-        if thresholds:
-            rows = np.concatenate([labels[v][keep[v]] for v in videos])
-            found = tuple(search_thresholds(values, rows, track.thresholds).tolist())
-        return Decision(smoothing, matching, found)
+        values = np.concatenate([smoothed(smoothing)[video].values for video in videos])
+        rows = np.concatenate([labels[video] for video in videos])
+        return _fit(smoothing, values, rows, track, training_labels, thresholds)
 
     def count(decision: Decision, videos: Iterable[str]) -> np.ndarray:
         decided = with_thresholds(track, decision.thresholds)
@@ -135,6 +127,25 @@ def tune_decision(
         track.summary(count(chosen, labels)),
         _cross_validate(choose, count, track, folds) if folds else None,
     )
+
+
+def _fit(
+    smoothing: Smoothing,
+    values: np.ndarray,
+    rows: np.ndarray,
+    track: Track,
+    training_labels: np.ndarray | None,
+    thresholds: bool,
+) -> Decision:
+    """What follows the smoothing, from smoothed values (n, K) and their label rows (n, W)."""
+    valid, matching, found = track.valid(rows), None, None
+    values, rows = values[valid], rows[valid]
+    if training_labels is not None:
+        matching = fit_matching(values, training_labels[track.valid(training_labels)])
+        values = matching(values, track.label_range)
+    if thresholds:
+        found = tuple(search_thresholds(values, rows, track.thresholds).tolist())
+    return Decision(smoothing, matching, found)
 
 
 def _steps(decision: Decision) -> dict[str, Decision]:

@@ -92,9 +92,10 @@ def _tune(
     if section.get("match"):
         records = context.folder("prepare") / "records"
         training = np.concatenate(list(video_labels(load_index(records, "train"), track).values()))
-    # A single recording cannot be parted.
-    several = len(set(group_videos(list(labels)).values())) > 1
     frames = {video: int(track.valid(rows).sum()) for video, rows in labels.items()}
+    frames = {video: count for video, count in frames.items() if count}
+    # A single recording cannot be parted.
+    several = len(set(group_videos(list(frames)).values())) > 1
     return tune_decision(
         predictions,
         labels,

@@ -189,6 +189,23 @@ def test_without_choice_nothing_but_smoothing_is_done(tmp_path):
     assert not (context.folder("ensemble") / "thresholds.json").exists()
 
 
+def test_videos_without_a_label_change_nothing(tmp_path, monkeypatch):
+    expected = ensemble.run(make_context(tmp_path / "few", "va", match=True)[0])
+    context, _ = make_context(tmp_path / "more", "va", match=True)
+    index = ensemble.load_index(context.folder("prepare") / "records", "validation")
+    labels = ensemble.video_labels(index, "va") | {"0": np.full((ROWS, 2), -5, np.float32)}
+    for stage in ("extract", "sequence"):
+        folder = context.folder(stage) / "predictions" / "validation"
+        (folder / "0.npz").write_bytes((folder / "3.npz").read_bytes())
+    monkeypatch.setattr(ensemble, "video_labels", lambda *_: labels)
+    monkeypatch.setattr(ensemble, "_write_predictions", lambda *_: None)
+    monkeypatch.setattr(ensemble, "_submit", lambda *_: {})
+    found = ensemble.run(context)
+    shared = {k: v for k, v in expected["metrics"].items() if not k.startswith("submission")}
+    assert found["metrics"] == pytest.approx(shared, abs=1e-12)
+    assert found["samples"] == expected["samples"]
+
+
 def test_one_recording_has_no_score_out_of_fold(tmp_path, monkeypatch):
     monkeypatch.setitem(VIDEOS, "validation", ("5_left", "5_right"))
     context, _ = make_context(tmp_path, "au")
