@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
-from recipe_config import expr
 
 from abaw_jax.data.features import FeatureStore
 from abaw_jax.data.records import Split, Video, load_index, write_corpus
@@ -20,6 +19,7 @@ from abaw_jax.stages import extract
 from abaw_jax.stages.parts import make_finetune_task
 from abaw_jax.tracks.expr import EXPR
 from abaw_jax.training.partition import make_mesh
+from configs import expr
 
 LENGTHS = {"train": [7, 0, 3, 1, 12, 0], "validation": [9, 2]}  # batches of 5 end within videos
 

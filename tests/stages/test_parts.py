@@ -4,14 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from recipe_config import expr
 
 from abaw_jax.errors import InputError
 from abaw_jax.stages import parts
 from abaw_jax.stages.check import check_config
 from abaw_jax.tracks import AU
 from abaw_jax.training.partition import make_mesh
-from configs import au, va
+from configs import au, expr, va
 
 
 @pytest.fixture

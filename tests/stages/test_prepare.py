@@ -9,14 +9,13 @@ import cv2
 import ml_collections
 import numpy as np
 import pytest
-from recipe_config import expr
 
 from abaw_jax.data.records import load_index
 from abaw_jax.errors import InputError
 from abaw_jax.recipe import Context
 from abaw_jax.stages import prepare
 from abaw_jax.training.partition import make_mesh
-from configs import emi
+from configs import emi, expr
 
 ROWS = 4
 

@@ -4,12 +4,12 @@ import json
 import types
 
 import pytest
-from recipe_config import expr
 
 from abaw_jax import recipe
 from abaw_jax.errors import InputError
 from abaw_jax.recipe import STAGES
 from abaw_jax.training.partition import make_mesh
+from configs import expr
 
 SCORE = {"ensemble": 0.5}
 

@@ -5,7 +5,6 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
-from recipe_config import expr
 
 from abaw_jax.data.features import save_feature_settings, save_features
 from abaw_jax.data.records import Split, Video, load_index, write_corpus
@@ -17,6 +16,7 @@ from abaw_jax.recipe import Context
 from abaw_jax.stages import sequence
 from abaw_jax.stages.check import check_config
 from abaw_jax.training.partition import make_mesh
+from configs import expr
 
 VIDEOS = {"train": ("1", "2_left", "2_right", "3", "4"), "validation": ("5", "6")}
 ROWS, WIDTH = 24, 8
