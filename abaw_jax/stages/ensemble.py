@@ -65,7 +65,7 @@ def run(context: Context) -> dict:
         _with_threshold_column(best.summary, best.decision),
         notes=_notes(index, best, track),
         stages=[*_stages(context), *({"stage": SCORES[k], "score": v} for k, v in scores.items())],
-        candidates=best.table,
+        candidates=best.table if len(best.table) > 1 else (),
         timeline=_timeline(decided, labels, predictions, best.decision),
         histories=_histories(context),
         config=context.config.to_dict(),
@@ -108,7 +108,10 @@ def _tune(
 
 
 def _scores(name: str, tuned: Tuned) -> list[tuple[str, float]]:
-    """(key of `recipe.SCORES`, score) of a member's steps and out of fold."""
+    """(key of `recipe.SCORES`, score) of a member's steps and out of fold; of the plain predictions
+    alone where there was nothing to choose."""
+    if len(tuned.table) == 1 and tuned.decision == Decision(tuned.decision.smoothing):
+        return [(name, tuned.scores["plain"])]
     scores = [
         (name if step == "plain" else f"{name}_{step}", score)
         for step, score in tuned.scores.items()
