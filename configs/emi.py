@@ -74,7 +74,7 @@ def _paper(config: ConfigDict) -> None:
             b2=0.95,
             clip_norm=0.0,
         ),
-        norm_pix_loss=False,  # paper: MSE on the masked patches
+        norm_pix_loss=False,  # not published; MSE on the masked patches: paper
     )
     # Not published: the paper tunes its encoder on AU. The other values are those of EXPR.
     config.finetune.epochs = 2.0
@@ -93,7 +93,7 @@ def _paper(config: ConfigDict) -> None:
         mlp_width=256,
         head_width=128,
         positions="sincos",
-        dropout=0.5,  # paper
+        dropout=0.5,  # paper: before its head; here in every block
         loss="mse",  # paper
         output="linear",  # paper: Linear(6)
     )

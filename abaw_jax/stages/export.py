@@ -102,13 +102,17 @@ def _card(context: Context, name: str, config: dict[str, Any], results: dict[str
         for step, text in STEPS.items()
         if name + step in results
     ]
+    several = ""
+    if name == "sequence" and context.config.sequence.folds:
+        single = read_json(context.folder("sequence") / "results.json")["metrics"]["single"]
+        several = f" This is of the mean of all members; the model here, alone: {single:.4f}."
     return f"""# {context.config.name}: {name}
 
 {what[0].upper() + what[1:]}, for {track.name}: {", ".join(config["classes"])}.
 
 - Weights' licence: not chosen yet; whoever publishes them states it here.
 - Training data: {data}.
-- {track.score_name} on its validation set: {"; ".join(steps)}.
+- {track.score_name} on its validation set: {"; ".join(steps)}.{several}
 - Chosen on that set: {json.dumps({key: config[key] for key in DECIDED if key in config})}.
 - Crop: {json.dumps(config["crop"])}.
 

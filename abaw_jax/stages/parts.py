@@ -174,7 +174,7 @@ def make_class_weights(
 
         inverse       1 / count         } scaled so that the mean over what is
         inverse_sqrt  1 / sqrt(count)   } counted is 1
-        max           largest count / count (`fuxi`)
+        max           largest count / count (`hsemotion`)
         effective     (1 - b) / (1 - b^count), summing to K (Cui et al. 2019); b = 0.9999, or as in
                       'effective:0.999'
         share         1 - count / sum of counts (`masked_vit`)

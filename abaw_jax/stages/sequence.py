@@ -73,8 +73,8 @@ def run(context: Context) -> dict:
 
     With `folds` k above 0 there are k + 1 members, whose predictions are averaged: one trained on
     all training windows, and one without each fold of the training recordings, which chooses its
-    parameters by that fold. Validation has no part in the others but by the first. (The features
-    are those of one frame classifier, tuned on all training frames.)
+    parameters by that fold; those of the first are chosen by the validation set. The features of
+    all are those of one frame classifier, tuned on all training frames.
     """
     config, folder, track = context.config, context.folder("sequence"), context.track
     windows, reader = split_windows(context, "train")

@@ -11,9 +11,10 @@ from abaw_jax.data.records import Split, Video, load_index, write_corpus
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.folds import recording
 from abaw_jax.evaluation.predictions import load_predictions
+from abaw_jax.files import write_json
 from abaw_jax.interop.archive import content_hash, load_model, save_model
 from abaw_jax.recipe import Context
-from abaw_jax.stages import sequence
+from abaw_jax.stages import export, sequence
 from abaw_jax.stages.check import check_config
 from abaw_jax.training.partition import make_mesh
 from configs import expr
@@ -105,9 +106,19 @@ def test_again_is_the_same(done):
     assert again["score"] == outcome["score"] and again["content"] == outcome["content"]
 
 
-@pytest.mark.parametrize("folds", [-1, 1, 101])
+def test_the_model_card_says_whose_score_it_gives(done):
+    context, outcome = done
+    write_json(context.folder("sequence") / "results.json", outcome)
+    card = export._card(context, "sequence", {"classes": [], "crop": {}}, {"sequence": 0.75})
+    single = f"{outcome['metrics']['single']:.4f}"
+    assert f"0.7500. This is of the mean of all members; the model here, alone: {single}." in card
+
+
+@pytest.mark.parametrize("folds", [-1, 1])
 def test_numbers_of_folds_that_cannot_be(folds):
     config = expr.get_config("tiny").unlock()
     config.sequence.folds = folds
-    with pytest.raises(InputError, match=f"config.sequence.folds: {folds}; expected 0, or 2"):
+    with pytest.raises(
+        InputError, match=f"config.sequence.folds: {folds}; expected 0, or 2 and up"
+    ):
         check_config(config, make_mesh((1, 1, 1), jax.devices()[:1]))

@@ -29,7 +29,7 @@ SIZES = {
 }
 CLIP_SIZES = {  # clips of EMI and their frames
     "tiny": ((20, 12, 6), (8, 12)),
-    "default": ((400, 80, 30), (20, 28)),  # 12 k crops
+    "default": ((400, 80, 30), (20, 28)),  # 10.8 k crops
     "large": ((2400, 800, 300), (20, 60)),
 }
 CLIPS_PER_PERSON = 2
