@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.predictions import Prediction
@@ -222,7 +223,8 @@ def smoothing_statistics(
     track: Track,
     candidates: Sequence[Smoothing],
 ) -> list[dict[str, np.ndarray]]:
-    """Of each candidate the track's statistics of each video; as `search_smoothing`."""
+    """Of each candidate the track's statistics of each video, under a progress bar; as
+    `search_smoothing`."""
     if not candidates or not labels:
         raise InputError("the search for a smoothing needs one candidate and one video at least")
     absent = sorted(set(labels) - set(predictions))
@@ -237,7 +239,9 @@ def smoothing_statistics(
         smooth = smooth_prediction(predictions[video], len(rows), candidate)
         return track.evaluate(track.decode(smooth.values), rows)
 
-    return [{video: count(video, candidate) for video in labels} for candidate in candidates]
+    alone = len(candidates) == 1  # nothing is searched
+    bar = tqdm(candidates, desc="smoothing", unit="filters", leave=False, disable=alone)
+    return [{video: count(video, candidate) for video in labels} for candidate in bar]
 
 
 def choose_smoothing(
