@@ -106,6 +106,7 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         batch_size=64,
         accumulate=1,
         optimizer=optimizer(1e-3, layer_decay=0.8),
+        frozen_blocks=0,  # these, and what is below them, stay as pre-trained; 0: all is tuned
         pooling="mean",
         dropout=0.1,
         loss="",  # the track's; as the next three

@@ -75,6 +75,7 @@ def check_config(config: Any, mesh: Mesh) -> None:
         raise InputError(
             f"config.pretrain.mask_ratio: {config.pretrain.mask_ratio}; expected 0 up to below 1"
         )
+    _check_frozen(config)
     if config.sequence.folds == 1 or config.sequence.folds < 0:
         raise InputError(f"config.sequence.folds: {config.sequence.folds}; expected 0, or 2 and up")
     for name in TRAINED:
@@ -91,6 +92,20 @@ def check_config(config: Any, mesh: Mesh) -> None:
     with _within("config.ensemble"):
         smoothing_grid(tuple(config.ensemble.kinds), config.ensemble.gaps)
         _check_decision(config.ensemble, TRACKS[config.track])
+
+
+def _check_frozen(config: Any) -> None:
+    """Raise InputError for frozen blocks that the encoder lacks, or that nothing has trained."""
+    count, depth = config.finetune.frozen_blocks, config.encoder.depth
+    if not 0 <= count <= depth:
+        raise InputError(
+            f"config.finetune.frozen_blocks: {count}; expected 0 to config.encoder.depth = {depth}"
+        )
+    if count and not config.pretrain.epochs:
+        raise InputError(
+            f"config.finetune.frozen_blocks: {count} blocks that nothing has trained; set it to 0, "
+            "or config.pretrain.epochs above 0"
+        )
 
 
 def _check_loss(config: Any, name: str, make_task: Callable[..., Any]) -> None:

@@ -22,7 +22,7 @@ from abaw_jax.tasks.sequences import make_sequences_task
 from abaw_jax.tasks.task import Normalise, Task, normalise_by_channel, normalise_by_image
 from abaw_jax.tracks.track import Track
 from abaw_jax.training.loop import TrainResult
-from abaw_jax.training.optim import Optimizer, make_optimizer
+from abaw_jax.training.optim import Optimizer, freeze_blocks, make_optimizer
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 NORMALISATIONS = {
@@ -238,13 +238,17 @@ def count_steps(section: Any, examples: int) -> tuple[int, float]:
 
 
 def make_schedule_optimizer(section: Any, examples: int) -> Optimizer:
-    """The optimiser of a training section, its epochs turned into steps; see `make_optimizer`."""
+    """The optimiser of a training section, its epochs turned into steps; see `make_optimizer`.
+
+    A section may have `frozen_blocks`, how many of the encoder's blocks stay as they are.
+    """
     options = section.optimizer.to_dict()
     steps, epoch = count_steps(section, examples)
     warmup = min(round(options.pop("warmup_epochs") * epoch), steps)
     options["clip_norm"] = options["clip_norm"] or None
     options["layer_decay"] = None if options["layer_decay"] == 1.0 else options["layer_decay"]
-    return make_optimizer(steps=steps, warmup_steps=warmup, **options)
+    frozen = freeze_blocks(section.get("frozen_blocks", 0))
+    return make_optimizer(steps=steps, warmup_steps=warmup, frozen=frozen, **options)
 
 
 def make_transforms(config: Any) -> dict[str, Transform]:

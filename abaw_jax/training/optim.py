@@ -71,21 +71,38 @@ def decay_mask(params: Any) -> Any:
     return map_named(lambda path, leaf: leaf.ndim > 1 and not UNDECAYED.search(path), params)
 
 
+def layer_of(path: str) -> int | None:
+    """Layer of a parameter: 0 for patches, tokens and positions, i + 1 for block i, None above."""
+    block = BLOCK.search(path)
+    return int(block[1]) + 1 if block else 0 if STEM.search(path) else None
+
+
 def layer_scales(params: Any, layer_decay: float) -> Any:
     """Factor of each parameter's learning rate: layer_decay ** (depth + 1 - layer).
 
-    Layers as in BEiT's and MAE's fine-tuning (Bao et al. 2021, appendix): patches, tokens and
-    positions are 0, block i is i + 1, everything after the blocks depth + 1 with factor 1.
+    Layers as in BEiT's and MAE's fine-tuning (Bao et al. 2021, appendix): those of `layer_of`, and
+    depth + 1, with factor 1, for everything after the blocks.
     """
-    blocks = [int(found[1]) for path in named_leaves(params) if (found := BLOCK.search(path))]
-    last = max(blocks, default=-1) + 2
+    last = max((layer_of(path) or 0 for path in named_leaves(params)), default=0) + 1
 
     def scale(path, _):
-        block = BLOCK.search(path)
-        layer = int(block[1]) + 1 if block else 0 if STEM.search(path) else last
-        return layer_decay ** (last - layer)
+        layer = layer_of(path)
+        return layer_decay ** (last - (last if layer is None else layer))
 
     return map_named(scale, params)
+
+
+def freeze_blocks(count: int) -> Callable[[str], bool] | None:
+    """What `make_optimizer` takes as `frozen`, so that the first `count` blocks and all below them
+    (patches, tokens, positions) stay as they are; None for 0."""
+    if not count:
+        return None
+
+    def frozen(path: str) -> bool:
+        layer = layer_of(path)
+        return layer is not None and layer <= count
+
+    return frozen
 
 
 def make_optimizer(

@@ -2,14 +2,18 @@
 
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from abaw_jax.errors import InputError
 from abaw_jax.stages import parts
 from abaw_jax.stages.check import check_config
-from abaw_jax.tracks import AU
+from abaw_jax.tracks import AU, EXPR
 from abaw_jax.training.partition import make_mesh
+from abaw_jax.training.state import named_leaves
+from abaw_jax.training.step import make_state, make_train_step
 from configs import au, expr, va
 
 
@@ -194,6 +198,60 @@ def test_warm_up_longer_than_the_run(config):
     rate = parts.make_schedule_optimizer(config.finetune, 100).learning_rate
     rates = np.array([float(rate(step)) for step in range(11)])
     np.testing.assert_allclose(rates, np.arange(11) / 100, atol=1e-8)
+
+
+def tune(config, frozen):
+    """(parameters before, state after two steps, operations of a step) with frozen blocks."""
+    section = config.finetune
+    section.frozen_blocks = frozen
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.integers(0, 256, (4, 16, 16, 3), np.uint8),
+        "label": rng.integers(0, 8, (4, 1), np.int32),
+    }
+    task, optimizer = (
+        parts.make_finetune_task(config, EXPR),
+        parts.make_schedule_optimizer(section, 4),
+    )
+    mesh = make_mesh((1, 1, 1), jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        state = make_state(task, optimizer, seed=0, batch=batch, mesh=mesh, ema_decay=0.5)
+        step = jax.jit(make_train_step(task, optimizer, seed=0, ema_decay=0.5))
+        compiled = step.lower(state, batch).compile()
+        after = compiled(compiled(state, batch)[0], batch)[0]
+    return state.params, after, compiled.cost_analysis()["flops"]
+
+
+def test_frozen_blocks_stay_and_save_their_backward_pass(config):
+    config.image.size = 16
+    config.encoder.update(width=16, depth=3, remat=True)
+    config.finetune.update(batch_size=4, epochs=9.0)
+    config.finetune.optimizer.update(lr=0.1, warmup_epochs=0.0, weight_decay=0.5, layer_decay=0.8)
+    before, after, operations = tune(config, 2)
+    frozen = ("patch_embed", "cls_token", "blocks_0", "blocks_1")
+    start = named_leaves(before)
+    for tree in (after.params, after.ema):
+        for path, leaf in named_leaves(tree).items():
+            same = np.asarray(leaf).tobytes() == np.asarray(start[path]).tobytes()
+            assert same == any(name in path for name in frozen), path
+    arrays = [path for path, leaf in named_leaves(after.opt_state).items() if jnp.ndim(leaf)]
+    assert arrays and not any(name in path for path in arrays for name in frozen)
+    # Of 12 passes through a block (3 forward, 3 again, 3 x 2 backward) 6 are left.
+    assert operations < 0.65 * tune(config, 0)[2]
+
+
+@pytest.mark.parametrize(
+    ("count", "epochs", "named"),
+    [
+        (3, 1.0, "frozen_blocks: 3; expected 0 to config.encoder.depth = 2"),
+        (-1, 1.0, "frozen_blocks: -1; expected 0 to"),
+        (1, 0.0, "frozen_blocks: 1 blocks that nothing has trained"),
+    ],
+)
+def test_impossible_numbers_of_frozen_blocks_are_named(config, count, epochs, named):
+    config.finetune.frozen_blocks, config.pretrain.epochs = count, epochs
+    with pytest.raises(InputError, match=f"^config.finetune.{named}"):
+        check_config(config, make_mesh())
 
 
 def test_dtype_reaches_the_encoder(config):

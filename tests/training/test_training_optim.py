@@ -6,7 +6,13 @@ import pytest
 from abaw_jax.errors import InputError
 from abaw_jax.models.heads import FrameClassifier
 from abaw_jax.models.vit import ViT
-from abaw_jax.training.optim import decay_mask, layer_scales, make_optimizer, make_schedule
+from abaw_jax.training.optim import (
+    decay_mask,
+    freeze_blocks,
+    layer_scales,
+    make_optimizer,
+    make_schedule,
+)
 from abaw_jax.training.state import named_leaves
 
 
@@ -108,6 +114,19 @@ def test_frozen_parameters_stay_and_have_no_state():
     assert (found["head"]["kernel"] < 1).all()
     arrays = [path for path, leaf in named_leaves(state).items() if leaf.ndim]
     assert len(arrays) == 2 and all("head" in path for path in arrays)
+
+
+def test_frozen_blocks_count_from_the_patches_up():
+    assert freeze_blocks(0) is None
+    paths = set(named_leaves(vit_params()))
+    stem = {path for path in paths if "patch_embed" in path or "cls_token" in path}
+    two = {path for path in paths if "/blocks_0/" in path or "/blocks_1/" in path}
+    assert len(stem) == 3 and len(two) == 2 * 12
+    assert set(filter(freeze_blocks(2), paths)) == stem | two
+    last = set(filter(freeze_blocks(3), paths))
+    assert paths - last == {f"{n}/{p}" for n, p in
+                            (("fc_norm", "scale"), ("fc_norm", "bias"), ("head", "kernel"),
+                             ("head", "bias"))}  # fmt: skip
 
 
 @pytest.mark.parametrize(
