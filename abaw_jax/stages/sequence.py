@@ -6,11 +6,10 @@ its file has one row. With folds, sequence/predictions is the mean of the member
 sequence/members/<member>/<split>, and sequence/fold1/model and so on are the models besides.
 """
 
-import dataclasses
 import functools
 import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -28,12 +27,12 @@ from abaw_jax.data.windows import (
     window_batches,
     window_epoch,
 )
-from abaw_jax.evaluation.folds import make_folds
 from abaw_jax.evaluation.predictions import save_prediction
 from abaw_jax.files import read_json
 from abaw_jax.interop.archive import content_hash, save_model
 from abaw_jax.recipe import Context
 from abaw_jax.stages.extract import splits, video_labels
+from abaw_jax.stages.members import ALL, label_rows, member_windows, of_videos
 from abaw_jax.stages.parts import (
     count_steps,
     make_loss_weights,
@@ -45,8 +44,6 @@ from abaw_jax.tasks.task import Task
 from abaw_jax.tracks.track import Track
 from abaw_jax.training.loop import TrainResult, train
 from abaw_jax.training.step import make_predict
-
-ALL = "all"  # the member that sees every training window
 
 
 def split_windows(context: Context, split: str):
@@ -91,8 +88,8 @@ def run(context: Context) -> dict:
         judged, truth = opened["validation"], labels
         if number:
             held_out = np.setdiff1d(windows.video, chosen.video)
-            judged = _of_videos(windows, held_out), reader
-            truth = {windows.videos[v]: _label_rows(windows, v) for v in held_out}
+            judged = of_videos(windows, held_out), reader
+            truth = {windows.videos[v]: label_rows(windows, v) for v in held_out}
         place = folder / name if number else folder
         result = train_member(
             context,
@@ -126,36 +123,9 @@ def run(context: Context) -> dict:
         "split": "validation",
         "score": figures[track.score_name],
         "metrics": figures,
-        "samples": int(sum(track.valid(_label_rows(windows, v)).sum() for v in set(windows.video))),
+        "samples": int(sum(track.valid(label_rows(windows, v)).sum() for v in set(windows.video))),
         "content": [content_hash(folder / name / "model") for name in ("", *list(results)[1:])],
     }
-
-
-def member_windows(context: Context, windows: Windows) -> dict[str, Windows]:
-    """Member -> the training windows that it sees: all of them, then all but each fold's."""
-    found, folds = {ALL: windows}, context.config.sequence.folds
-    if folds:
-        frames = {
-            windows.videos[v]: int(context.track.valid(_label_rows(windows, v)).sum())
-            for v in set(windows.video.tolist())
-        }
-        fold_of = make_folds(frames, folds)
-        for fold in range(max(fold_of.values()) + 1):  # fewer where there are fewer recordings
-            seen = [v for v in set(windows.video.tolist()) if fold_of[windows.videos[v]] != fold]
-            found[f"fold{fold + 1}"] = _of_videos(windows, seen)
-    return found
-
-
-def _of_videos(windows: Windows, videos: Sequence[int]) -> Windows:
-    """Those windows that lie in these videos; the videos keep their numbers."""
-    kept = np.isin(windows.video, videos)
-    return dataclasses.replace(windows, video=windows.video[kept], start=windows.start[kept])
-
-
-def _label_rows(windows: Windows, video: int) -> np.ndarray:
-    """The labels (rows, W) of a video, (1, W) of a clip."""
-    rows = windows.labels[windows.rows[video] : windows.rows[video + 1]]
-    return rows[:1] if windows.whole else rows
 
 
 def train_member(

@@ -16,6 +16,7 @@ from abaw_jax.interop.archive import content_hash, load_model, save_model
 from abaw_jax.recipe import Context
 from abaw_jax.stages import export, sequence
 from abaw_jax.stages.check import check_config
+from abaw_jax.stages.members import member_windows
 from abaw_jax.training.partition import make_mesh
 from configs import expr
 
@@ -61,7 +62,7 @@ def done(tmp_path_factory):
 def test_members_keep_recordings_whole_and_see_the_rest(done):
     context, _ = done
     windows, _ = sequence.split_windows(context, "train")
-    members = sequence.member_windows(context, windows)
+    members = member_windows(context, windows)
     assert list(members) == ["all", "fold1", "fold2"]
     assert len(members["all"]) == len(windows)
     seen = [{windows.videos[v] for v in members[m].video} for m in ("fold1", "fold2")]
