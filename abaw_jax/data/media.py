@@ -1,0 +1,136 @@
+"""Sound and transcripts of videos: where they lie, what they hold.
+
+Aff-Wild2 keeps its recordings as `batch1/`, `batch2/`, `new_vids/` `<recording>.mp4` or `.avi`, of
+which a video is one person (`_left`, `_right`); some lack an audio track, some have a silent one.
+Hume-Vidmimic2 has `audio/<clip>.mp3` and `raw/<clip>.mp4`. Neither comes with transcripts: those
+are `<video>.txt`, in UTF-8, and may be empty or absent.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from abaw_jax.errors import InputError
+from abaw_jax.evaluation.folds import recording
+
+RATE = 16_000  # samples a second
+# Where a recording lies in several of these forms beside each other, the first is read.
+SOUND = (".wav", ".mp3", ".m4a", ".mp4", ".avi", ".mkv", ".mov", ".webm")
+TEXT = (".txt",)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sound:
+    """What is heard in a recording, from its time 0 on.
+
+    samples: int16 (n,) at 16 kHz, one channel; empty without audio track. seconds: how long the
+    whole lasts, also where the samples were cut. times: float64 (F,), seconds at which each frame
+    of the picture is shown, rising; empty where there is no picture.
+    """
+
+    samples: np.ndarray
+    seconds: float
+    times: np.ndarray
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is heard: no audio track, or one of zeros."""
+        return not self.samples.any()
+
+
+def find_files(folders: Iterable[str | os.PathLike], endings: tuple[str, ...]) -> dict[str, str]:
+    """Name without ending -> path, of the files in these folders that end so.
+
+    Of several of a name the one in the folder named first is taken, and there the one whose ending
+    is named first. Folders that are absent hold nothing; hidden files and others are left.
+    """
+    found: dict[str, str] = {}
+    for folder in map(pathlib.Path, folders):
+        try:
+            names = os.listdir(folder) if folder.exists() else []
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+        paths = [folder / name for name in sorted(names) if not name.startswith(".")]
+        paths = [path for path in paths if path.suffix.lower() in endings]
+        for path in sorted(paths, key=lambda path: endings.index(path.suffix.lower())):
+            found.setdefault(path.stem, os.fspath(path))
+    return found
+
+
+def of_video(files: dict[str, str], video: str) -> str | None:
+    """The file of a video: its own, or else that of the recording it was cut from."""
+    return files.get(video) or files.get(recording(video))
+
+
+def read_sound(path: str | os.PathLike, seconds: float | None = None) -> Sound:
+    """Read a file's sound, cut behind the first `seconds`, and the times of its pictures.
+
+    Pictures are not decoded: their times stand in the container. Raises InputError for a file that
+    cannot be read.
+    """
+    import av
+
+    try:
+        with av.open(os.fspath(path)) as file:
+            times, samples = _read(file)
+    except (av.FFmpegError, OSError) as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            f"{path}: cannot be read ({reason}); expected a recording: unpack it again or move it "
+            "away"
+        ) from error
+    kept = len(samples) if seconds is None else int(seconds * RATE)
+    return Sound(samples[:kept], len(samples) / RATE, times)
+
+
+def _read(file) -> tuple[np.ndarray, np.ndarray]:
+    """(times of the pictures, samples) of an open container."""
+    import av
+
+    streams = [*file.streams.video[:1], *file.streams.audio[:1]]
+    # A cover is a picture without a time of its own.
+    pictures = [s for s in file.streams.video[:1] if s.codec_context.name not in ("mjpeg", "png")]
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+    times, parts, start = [], [], None
+    for packet in file.demux(streams):
+        if packet.stream in pictures:
+            shown = packet.pts if packet.pts is not None else packet.dts  # .avi has the latter
+            if packet.size and shown is not None:
+                times.append(float(shown * packet.time_base))
+        elif packet.stream.type == "audio":
+            for frame in packet.decode():
+                start = (frame.time or 0.0) if start is None else start
+                parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
+    if parts:
+        parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
+        late = round(start * RATE)  # the track need not begin at time 0
+        whole = np.concatenate([np.zeros(max(late, 0), np.int16), *parts])[max(-late, 0) :]
+    else:
+        whole = np.zeros(0, np.int16)
+    return np.sort(np.array(times, np.float64)), whole
+
+
+def row_times(sound: Sound, rows: int, *, clip: bool) -> np.ndarray:
+    """Seconds at which each of a video's annotation rows is seen, float64 (rows,).
+
+    Row i is picture i; rows beyond the last stay with it. Without pictures, and of a clip, whose
+    faces may have been taken at a rate of their own, rows share the sound evenly.
+    """
+    if clip or not len(sound.times):
+        return (np.arange(rows) + 0.5) * sound.seconds / rows
+    return sound.times[np.minimum(np.arange(rows), len(sound.times) - 1)]
+
+
+def read_transcript(path: str | os.PathLike) -> str:
+    """What is said. Raises InputError for a file that cannot be read or is not UTF-8."""
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: byte {error.start} is not UTF-8; save the transcript as UTF-8"
+        ) from error

@@ -1,0 +1,99 @@
+"""Features of sound for each annotation row: mel bands, loudness and pitch of the voice.
+
+Windows of 64 ms every 20 ms. Level and spectrum are log-mel bands; pitch is the highest peak of the
+autocorrelation between 65 and 400 Hz, and its height says how voiced a window is. A row takes the
+means over the voiced windows around it, relative to the whole recording's, so that neither the
+person's voice nor the microphone counts, and then those of the recording itself.
+"""
+
+import functools
+
+import numpy as np
+
+from abaw_jax.data.media import RATE
+
+WINDOW, HOP, POINTS = 1024, 320, 2048  # samples; points of the transform
+BANDS = 20
+PITCHES = (65.0, 400.0)  # Hz
+VOICED = 0.4  # least height of the peak, as a share of the energy
+LOUD = 1e-4  # least root of the mean square of a voiced window, of full scale
+CONTEXTS = (0.15, 0.6)  # seconds to either side of a row
+LEVELS = BANDS + 2  # the bands, loudness, pitch
+# Of each context the levels and the share of voiced windows; of the recording the levels, their
+# deviation and that share; whether there is sound.
+WIDTH = len(CONTEXTS) * (LEVELS + 1) + 2 * LEVELS + 2
+_BLOCK = 2048  # windows at a time: the transform of a long recording would fill the memory
+
+
+def sound_features(samples: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Samples int16 (n,) at 16 kHz, times (rows,) in seconds -> float32 (rows, WIDTH).
+
+    Rows whose time lies behind the last sample are 0 but for what is of the whole recording.
+    """
+    levels, voiced = _windows(samples)
+    if not voiced.any():
+        voiced = np.ones_like(voiced)
+    mean, deviation = levels[voiced].mean(axis=0), levels[voiced].std(axis=0)
+    sums = np.zeros((len(levels) + 1, LEVELS + 1))
+    sums[1:] = np.cumsum(np.column_stack([(levels - mean) * voiced[:, None], voiced]), axis=0)
+    share = voiced.mean()
+    heard = times < len(samples) / RATE
+    parts = []
+    for reach in CONTEXTS:
+        ends = np.stack([times - reach, times + reach]) * RATE / HOP
+        first, stop = np.clip(np.round(ends).astype(int) + [[0], [1]], 0, len(levels))
+        around = sums[stop] - sums[np.minimum(first, stop)]
+        count = around[:, -1:]
+        # One window more that says nothing: where little is voiced little is known.
+        parts += [around[:, :-1] / (count + 1), count / np.maximum(stop - first, 1)[:, None] - share]
+    around = np.concatenate(parts, axis=1) * heard[:, None]
+    whole = np.tile(np.concatenate([mean, deviation, [share]]), (len(times), 1))
+    return np.column_stack([around, whole, heard]).astype(np.float32)
+
+
+def _windows(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(levels (m, LEVELS): log-mel bands, loudness, pitch in octaves; voiced bool (m,))."""
+    signal = np.pad(samples.astype(np.float32) / 32768, WINDOW // 2)
+    if len(signal) < WINDOW:
+        signal = np.pad(signal, (0, WINDOW - len(signal)))
+    framed = np.lib.stride_tricks.sliding_window_view(signal, WINDOW)[::HOP]
+    parts = [_block(framed[i : i + _BLOCK]) for i in range(0, len(framed), _BLOCK)]
+    bands, rms, height, pitch = (np.concatenate(a) for a in zip(*parts, strict=True))
+    voiced = (height > VOICED) & (rms > LOUD)
+    loudness = np.log(rms + LOUD)
+    # Level is in the loudness: bands tell the shape of the spectrum.
+    shape = bands - bands.mean(axis=1, keepdims=True)
+    return np.column_stack([shape, loudness, pitch]).astype(np.float64), voiced
+
+
+def _block(framed: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of windows (m, WINDOW): log bands (m, BANDS), root mean square, peak's height, pitch (m,)."""
+    spectrum = np.abs(np.fft.rfft(framed * _taper(), POINTS)) ** 2
+    bands = np.log(spectrum @ _mel() + 1e-6)
+    rms = np.sqrt(np.mean(framed**2, axis=1))
+    lags = np.fft.irfft(spectrum)[:, :WINDOW]
+    low, high = (int(RATE / pitch) for pitch in reversed(PITCHES))
+    # The taper's own autocorrelation makes far peaks lower.
+    scaled = lags[:, low : high + 1] / (lags[:, :1] + 1e-9) / _taper_lags()[low : high + 1]
+    at = scaled.argmax(axis=1)
+    return bands, rms, scaled.max(axis=1), np.log2(RATE / (at + low))
+
+
+@functools.cache
+def _taper() -> np.ndarray:
+    return np.hanning(WINDOW).astype(np.float32)
+
+
+@functools.cache
+def _taper_lags() -> np.ndarray:
+    """Autocorrelation of the taper, 1 at lag 0: (WINDOW,)."""
+    lags = np.fft.irfft(np.abs(np.fft.rfft(_taper(), POINTS)) ** 2)[:WINDOW]
+    return np.maximum(lags / lags[0], 0.1)
+
+
+@functools.cache
+def _mel() -> np.ndarray:
+    """Mel filters (POINTS // 2 + 1, BANDS)."""
+    from librosa.filters import mel
+
+    return mel(sr=RATE, n_fft=POINTS, n_mels=BANDS, fmin=50, fmax=7600).T
