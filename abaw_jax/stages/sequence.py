@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from abaw_jax.data.features import FeatureStore
 from abaw_jax.data.records import load_index
 from abaw_jax.data.windows import (
     Reader,
@@ -28,11 +27,11 @@ from abaw_jax.data.windows import (
     window_epoch,
 )
 from abaw_jax.evaluation.predictions import save_prediction
-from abaw_jax.files import read_json
 from abaw_jax.interop.archive import content_hash, save_model
 from abaw_jax.recipe import Context
 from abaw_jax.stages.extract import splits, video_labels
 from abaw_jax.stages.members import ALL, label_rows, member_windows, of_videos
+from abaw_jax.stages.modalities import describe_features, open_stores
 from abaw_jax.stages.parts import (
     count_steps,
     make_loss_weights,
@@ -50,19 +49,13 @@ def split_windows(context: Context, split: str):
     """(windows, reader of their features) of a split."""
     section, track = context.config.sequence, context.track
     index = load_index(context.folder("prepare") / "records", split)
-    store = FeatureStore(
-        context.folder("extract") / "features" / split,
-        encoder=content_hash(context.folder("finetune") / "model"),
-        width=context.config.encoder.width,
-        source_hash=index.content_hash(),
-    )
     rows = index.videos, index.rows, index.labels.get(track.key)
     options = {"length": section.length, "invalid": track.invalid}
     if track.per_clip:
         windows = make_clip_windows(*rows, **options)
     else:
         windows = make_windows(*rows, stride=section.stride, **options)
-    return windows, make_feature_reader(index.videos, [store])
+    return windows, make_feature_reader(index.videos, open_stores(context, split))
 
 
 def run(context: Context) -> dict:
@@ -174,7 +167,6 @@ def train_member(
 
 def _save_member(context: Context, folder: pathlib.Path, result: TrainResult) -> None:
     """Write the model of one member."""
-    features = read_json(context.folder("extract") / "features" / "train" / "features.json")
     save_model(
         folder / "model",
         {"params": result.params, **result.model_state},
@@ -182,7 +174,7 @@ def _save_member(context: Context, folder: pathlib.Path, result: TrainResult) ->
             "kind": "sequence_model",
             "track": context.track.name,
             "classes": list(context.track.classes),
-            "features": {k: features[k] for k in ("encoder", "width")},
+            "features": describe_features(context),
             **context.section("sequence"),
         },
     )
