@@ -46,7 +46,7 @@ STAGES = {
     "prepare": Stage(("corpus", "pretrain.corpora")),
     "pretrain": Stage(("seed", "image", "encoder", "pretrain"), ("prepare",)),
     "finetune": Stage(("seed", "track", "image", "encoder", "finetune"), ("prepare", "pretrain")),
-    "extract": Stage(("extract",), ("prepare", "finetune")),
+    "extract": Stage(("extract", "sequence.modalities"), ("prepare", "finetune")),
     "sequence": Stage(("seed", "track", "sequence"), ("prepare", "extract")),
     "ensemble": Stage(("ensemble",), ("prepare", "extract", "sequence")),
     "export": Stage(("export",), ("finetune", "sequence", "ensemble")),

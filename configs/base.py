@@ -72,6 +72,10 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         max_damaged=0.01,  # damaged images that a run accepts: a share, or a count from 1 up
         max_unmatched=1000,  # images without a row, or rows without one, a video may have
         demo_size="default",  # tiny, default or large; empty: `root` must be given
+        # Beside the images, for `sequence.modalities`; folders that are absent hold nothing.
+        media=("batch1", "batch2", "new_vids"),  # <recording>.mp4, .avi
+        transcripts=("transcripts",),  # <video>.txt
+        features=ConfigDict(),  # feature stores by name, each a modality more
     ))  # fmt: skip
     config.image = ConfigDict(dict(
         size=48,
@@ -126,6 +130,7 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
     ))  # fmt: skip
     config.extract = ConfigDict(dict(batch_size=256))
     config.sequence = ConfigDict(dict(
+        modalities=("face",),  # of face, sound, words and the names in `corpus.features`
         length=64,
         stride=32,
         shift=32,  # a training window starts up to this many frames off its place

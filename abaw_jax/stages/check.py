@@ -10,6 +10,7 @@ from abaw_jax.errors import InputError
 from abaw_jax.evaluation.smoothing import smoothing_grid
 from abaw_jax.evaluation.stacking import is_choice
 from abaw_jax.models.sequence import POSITIONS
+from abaw_jax.stages.modalities import check_modalities
 from abaw_jax.stages.parts import (
     DTYPES,
     NORMALISATIONS,
@@ -78,6 +79,7 @@ def check_config(config: Any, mesh: Mesh) -> None:
     _check_frozen(config)
     if config.sequence.folds == 1 or config.sequence.folds < 0:
         raise InputError(f"config.sequence.folds: {config.sequence.folds}; expected 0, or 2 and up")
+    check_modalities(config)
     for name in TRAINED:
         section = config[name]
         with _within(f"config.{name}"):
