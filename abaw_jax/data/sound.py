@@ -40,12 +40,14 @@ def sound_features(samples: np.ndarray, times: np.ndarray) -> np.ndarray:
     heard = times < len(samples) / RATE
     parts = []
     for reach in CONTEXTS:
-        ends = np.stack([times - reach, times + reach]) * RATE / HOP
-        first, stop = np.clip(np.round(ends).astype(int) + [[0], [1]], 0, len(levels))
-        around = sums[stop] - sums[np.minimum(first, stop)]
+        first = np.round((times - reach) * RATE / HOP).astype(int).clip(0, len(levels))
+        stop = np.round((times + reach) * RATE / HOP).astype(int).clip(0, len(levels) - 1) + 1
+        stop = np.maximum(first, stop)
+        around = sums[stop] - sums[first]
         count = around[:, -1:]
         # One window more that says nothing: where little is voiced little is known.
-        parts += [around[:, :-1] / (count + 1), count / np.maximum(stop - first, 1)[:, None] - share]
+        parts.append(around[:, :-1] / (count + 1))
+        parts.append(count / np.maximum(stop - first, 1)[:, None] - share)
     around = np.concatenate(parts, axis=1) * heard[:, None]
     whole = np.tile(np.concatenate([mean, deviation, [share]]), (len(times), 1))
     return np.column_stack([around, whole, heard]).astype(np.float32)

@@ -249,20 +249,29 @@ def window_epoch(
 def make_feature_reader(videos: Sequence[str], stores: Sequence[FeatureStore]) -> Reader:
     """Read windows from feature stores, side by side: {"features": float32 (T, sum of widths)}.
 
-    Raises InputError at once, naming them, for videos that a store lacks. A video whose store
+    Values of a store whose settings hold `mean` and `deviation` are standardised by them. Raises
+    InputError at once, naming them, for videos that a store lacks. A video whose store
     holds no frame at all gives zeros.
     """
     for store in stores:
         store.require(videos)
+    scales = [
+        [np.asarray(store.settings[key], np.float32) for key in ("mean", "deviation")]
+        if "mean" in store.settings
+        else None
+        for store in stores
+    ]
 
     def read(video: int, rows: np.ndarray, rng: np.random.Generator | None) -> Batch:
         del rng
         parts = []
-        for store in stores:
+        for store, scale in zip(stores, scales, strict=True):
             frames = store.frames(videos[video])
             if len(frames):
                 at = nearest_before(frames, rows)
                 values = store.read(videos[video], int(at.min()), int(at.max()) + 1)
+                if scale is not None:
+                    values = (values - scale[0]) / scale[1]
                 parts.append(values[at - at.min()])
             else:
                 parts.append(np.zeros((len(rows), store.width), np.float32))

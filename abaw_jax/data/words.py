@@ -20,7 +20,7 @@ def split_words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def fit_vocabulary(texts: Iterable[str], size: int) -> dict[str, float]:
+def fit_vocabulary(texts: Iterable[str], size: int = 512) -> dict[str, float]:
     """Word -> its weight, in the order of the alphabet: the `size` words that are in most texts.
 
     Empty where no word is in as many as LEAST texts. Texts without a word do not count.

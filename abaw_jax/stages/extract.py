@@ -1,6 +1,7 @@
-"""Stage `extract`: crops -> features and predictions of every frame.
+"""Stage `extract`: crops -> features and predictions of every frame; features of sound and words.
 
-Makes extract/features/<split> (a feature store) and extract/predictions/<split>, a file a video.
+Makes extract/features/<split> (a feature store) and extract/predictions/<split>, a file a video;
+of the other modalities that the sequence model is to have, extract/<modality>/<split>.
 Where labels are of clips, a prediction is one row, the mean over the clip's crops; a clip without
 any takes the mean label of the training clips. An interrupted pass goes on at the first video
 without its two files.
@@ -22,6 +23,7 @@ from abaw_jax.evaluation.smoothing import Smoothing, search_smoothing
 from abaw_jax.files import read_json
 from abaw_jax.interop.archive import content_hash, load_model
 from abaw_jax.recipe import Context
+from abaw_jax.stages.modalities import FACE, extract_modality
 from abaw_jax.stages.parts import make_finetune_task
 from abaw_jax.tracks.track import Track
 from abaw_jax.training.step import make_predict
@@ -56,15 +58,20 @@ def mean_label(context: Context) -> np.ndarray:
 def run(context: Context) -> dict:
     """Extract every split; the score is that of single frames on validation, gaps filled, or of
     clips by the mean over their frames."""
-    folder, track = context.folder("extract"), context.track
+    folder, config, track = context.folder("extract"), context.config, context.track
     variables, _ = load_model(context.folder("finetune") / "model")
-    predict = make_predict(make_finetune_task(context.config, track), context.mesh)
+    predict = make_predict(make_finetune_task(config, track), context.mesh)
     # Once, not with every batch.
     variables = jax.device_put(variables, NamedSharding(context.mesh, PartitionSpec()))
     encoder = content_hash(context.folder("finetune") / "model")
     count = 0
     for split in splits(context):
         count += _extract_split(context, folder, split, predict, variables, encoder)
+    others = [name for name in config.sequence.modalities if name != FACE]
+    without = {
+        f"videos_without_{name}": extract_modality(context, name, splits(context))
+        for name in others
+    }
     index = load_index(context.folder("prepare") / "records", "validation")
     search = search_smoothing(
         load_predictions(folder / "predictions" / "validation", track),
@@ -73,6 +80,7 @@ def run(context: Context) -> dict:
         [Smoothing()],
     )
     metrics = {k: v for k, v in search.table[0].items() if isinstance(v, float)}
+    metrics |= without
     return {"split": "validation", "score": search.score, "metrics": metrics, "samples": count}
 
 

@@ -4,7 +4,8 @@ Makes prepare/records (the corpus) and prepare/images/<name> (each further image
 config names no corpus, the track's demo corpus is drawn first, into prepare/demo, in the layout of
 the corpus that the config is of, and then read as any such tree is.
 
-The keys of the section `corpus` are those of the reader of its `kind`, beside OWN.
+The keys of the section `corpus` are those of the reader of its `kind`, beside OWN and what the
+stage `extract` reads, BESIDE.
 """
 
 import hashlib
@@ -19,11 +20,12 @@ from abaw_jax.recipe import Context
 from abaw_jax.tracks.track import Track
 
 OWN = ("kind", "root", "demo_size", "max_damaged")
+BESIDE = ("media", "transcripts", "features")
 # Paths in the section `corpus`: of label files or folders of them, and folders of images.
 FILES = (
     "annotations", "test_list", "test_example", "train_table", "validation_table", "test_table",
 )  # fmt: skip
-FOLDERS = ("image_roots", "face_images")
+FOLDERS = ("image_roots", "face_images", "media", "transcripts")
 
 
 def inputs(context: Context) -> dict[str, str]:
@@ -37,7 +39,10 @@ def inputs(context: Context) -> dict[str, str]:
     corpus = located(config.corpus.to_dict()) if config.corpus.root else {}
     state = {}
     for key in FOLDERS:
-        state |= {path: _disk_state(path, files=False) for path in corpus.get(key, ())}
+        files = key == "transcripts"
+        state |= {path: _disk_state(path, files=files) for path in corpus.get(key, ())}
+    for path in corpus.get("features", {}).values():
+        state[path] = _disk_state(path, files=False)
     for key in FILES:
         if corpus.get(key):
             state[corpus[key]] = _disk_state(corpus[key], files=True)
@@ -127,7 +132,8 @@ def _damage_limit(section: dict) -> int | float:
 def reader_arguments(corpus: dict, track: Track) -> dict:
     """What the corpus section tells the reader of its kind; the track, if it reads several."""
     task = {"task": track.name} if takes(corpus["kind"], "task") else {}
-    return {k: v for k, v in corpus.items() if k not in OWN} | located(corpus) | task
+    keys = corpus | located(corpus)
+    return {k: v for k, v in keys.items() if k not in (*OWN, *BESIDE)} | task
 
 
 def located(corpus: dict) -> dict:
@@ -140,11 +146,16 @@ def located(corpus: dict) -> dict:
     root = pathlib.Path(corpus["root"])
     folders = {key: [str(root / path) for path in corpus[key]] for key in FOLDERS if key in corpus}
     files = {key: str(root / corpus[key]) if corpus[key] else "" for key in FILES if key in corpus}
-    return folders | files
+    stores = {name: str(root / path) for name, path in corpus.get("features", {}).items()}
+    return folders | files | {"features": stores}
+
+
+def corpus_paths(context: Context) -> dict:
+    """The paths, as of `located`, of the corpus that was prepared."""
+    corpus = context.config.corpus.to_dict()
+    return located(corpus | {"root": corpus["root"] or str(context.folder("prepare") / "demo")})
 
 
 def test_example(context: Context) -> str:
     """The submission example file of the corpus that was prepared, "" if it has none."""
-    corpus = context.config.corpus
-    root = pathlib.Path(corpus.root or context.folder("prepare") / "demo")
-    return str(root / corpus.test_example) if corpus.test_example else ""
+    return corpus_paths(context)["test_example"]

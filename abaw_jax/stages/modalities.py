@@ -1,0 +1,196 @@
+"""What a sequence model learns from: feature stores of the face, of sound, of words, of the user's.
+
+Of the face the stage `extract` makes extract/features/<split>; of each other modality that
+`sequence.modalities` names, extract/<name>/<split>. A store of these holds a row for each
+annotation row, or one for all of them, whose last number is 1; where nothing was heard, said or
+supplied it has no row, and readers see zeros. Its settings hold mean and deviation of the training
+split, by which readers standardise all numbers but the last.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from abaw_jax.data.features import FeatureStore, save_feature_settings, save_features
+from abaw_jax.data.media import (
+    SOUND,
+    TEXT,
+    find_files,
+    of_video,
+    read_sound,
+    read_transcript,
+    row_times,
+)
+from abaw_jax.data.records import load_index
+from abaw_jax.data.sound import WIDTH, sound_features
+from abaw_jax.data.supplied import SECONDS
+from abaw_jax.data.windows import nearest_before
+from abaw_jax.data.words import fit_vocabulary, word_features
+from abaw_jax.errors import InputError
+from abaw_jax.interop.archive import content_hash
+from abaw_jax.recipe import Context
+from abaw_jax.stages.prepare import corpus_paths
+
+FACE = "face"
+# (video, rows) -> values (rows or 1, width), whose last number is 1; None where there is nothing.
+Make = Callable[[str, int], np.ndarray | None]
+
+
+def check_modalities(config: Any) -> None:
+    """Raise InputError for modalities that a recipe does not have."""
+    names, supplied = list(config.sequence.modalities), list(config.corpus.get("features", {}))
+    known = [FACE, *MAKERS, *supplied]
+    unknown = [name for name in names if name not in known]
+    if unknown or not names or len(set(names)) < len(names):
+        raise InputError(
+            f"config.sequence.modalities: {tuple(names)}; expected one or more of "
+            f"{', '.join(known)}, each once"
+        )
+    if taken := [name for name in supplied if name in (*MAKERS, FACE, "features", "predictions")]:
+        raise InputError(f"config.corpus.features: {taken[0]!r} is taken; choose another name")
+
+
+def _sound(context: Context) -> tuple[Make, dict[str, Any]]:
+    clip = context.track.per_clip
+    folders = corpus_paths(context)["media"]
+    files = find_files(folders, SOUND)
+    if not files:
+        raise InputError(
+            f"config.corpus.media: no recording in {', '.join(folders)}; name their folders, or "
+            "leave 'sound' out of config.sequence.modalities"
+        )
+
+    @functools.lru_cache(maxsize=2)  # two people in one recording
+    def read(path: str):
+        return read_sound(path, SECONDS if clip else None)
+
+    def make(video: str, rows: int) -> np.ndarray | None:
+        path = of_video(files, video)
+        sound = read(path) if path else None
+        if sound is None or sound.silent:
+            return None
+        return sound_features(sound.samples, row_times(sound, rows, clip=clip))
+
+    return make, {"encoder": "log_mel", "width": WIDTH}
+
+
+def _words(context: Context) -> tuple[Make, dict[str, Any]]:
+    folders = corpus_paths(context)["transcripts"]
+    files = find_files(folders, TEXT)
+
+    def read(video: str) -> str:
+        path = of_video(files, video)
+        return read_transcript(path) if path else ""
+
+    index = load_index(context.folder("prepare") / "records", "train")
+    vocabulary = fit_vocabulary(map(read, index.videos))
+    if not vocabulary:
+        raise InputError(
+            f"config.corpus.transcripts: no word is said in several training videos by the files "
+            f"in {', '.join(folders)}; name the folders of <video>.txt, or leave 'words' out of "
+            "config.sequence.modalities"
+        )
+
+    def make(video: str, rows: int) -> np.ndarray | None:
+        values = word_features(read(video), vocabulary)
+        return values[None] if values[-1] else None
+
+    return make, {"encoder": "tf_idf", "width": len(vocabulary) + 1, "vocabulary": vocabulary}
+
+
+MAKERS = {"sound": _sound, "words": _words}
+
+
+def _supplied(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
+    """A store that the user has, of all splits; rows of a `rate` share out a video evenly."""
+    store = FeatureStore(corpus_paths(context)["features"][name])
+
+    def make(video: str, rows: int) -> np.ndarray | None:
+        if not (store.folder / f"{video}.npz").is_file() or not len(store.frames(video)):
+            return None
+        values, at = store.read(video), np.arange(rows)
+        if "rate" in store.settings:
+            at = (at * 2 + 1) * len(values) // (2 * rows)
+        else:
+            at = nearest_before(store.frames(video), at)
+        return np.column_stack([values[at], np.ones(rows, np.float32)])
+
+    return make, {"encoder": store.settings["encoder"], "width": store.width + 1}
+
+
+def extract_modality(context: Context, name: str, splits: list[str]) -> int:
+    """Write a modality's stores; returns how many videos have nothing in it.
+
+    What was written before an interruption is kept: a video's values are of its own files alone.
+    """
+    make, settings = MAKERS[name](context) if name in MAKERS else _supplied(context, name)
+    width, scale, without = settings["width"], None, 0
+    for split in sorted(splits, key="train".__ne__):  # first the one whose statistics all take
+        index = load_index(context.folder("prepare") / "records", split)
+        folder = context.folder("extract") / name / split
+        counts = dict(zip(index.videos, np.diff(index.rows).tolist(), strict=True))
+        for video, rows in tqdm(counts.items(), desc=f"extract {name} {split}", unit="videos"):
+            if not (folder / f"{video}.npz").exists():
+                values = make(video, rows)
+                values = np.zeros((0, width), np.float32) if values is None else values
+                save_features(folder, video, np.arange(1, len(values) + 1), values)
+        settings |= {"source_hash": index.content_hash()}
+        save_feature_settings(folder, **settings)
+        store = FeatureStore(folder)
+        without += sum(not len(store.frames(video)) for video in index.videos)
+        scale = scale or _scale(store, index.videos, name)
+        save_feature_settings(folder, **settings, **scale)
+    return without
+
+
+def _scale(store: FeatureStore, videos: Sequence[str], name: str) -> dict[str, list[float]]:
+    """Mean and standard deviation of a store's rows; 0 and 1 of the last number."""
+    total, squares, count = np.zeros(store.width), np.zeros(store.width), 0
+    for video in videos:
+        values = store.read(video).astype(np.float64)
+        total, squares, count = (
+            total + values.sum(0),
+            squares + (values**2).sum(0),
+            count + len(values),
+        )
+    if not count:
+        raise InputError(
+            f"{store.folder}: no training video has any {name}; leave it out of "
+            "config.sequence.modalities"
+        )
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    deviation[deviation < 1e-6] = 1  # a number that is always the same
+    mean[-1], deviation[-1] = 0, 1
+    return {"mean": mean.tolist(), "deviation": deviation.tolist()}
+
+
+def open_stores(context: Context, split: str) -> list[FeatureStore]:
+    """The stores of a split that `sequence.modalities` names, in that order."""
+    source = load_index(context.folder("prepare") / "records", split).content_hash()
+    folder, stores = context.folder("extract"), []
+    for name in context.config.sequence.modalities:
+        if name == FACE:
+            encoder = content_hash(context.folder("finetune") / "model")
+            wanted = {"encoder": encoder, "width": context.config.encoder.width}
+            stores.append(FeatureStore(folder / "features" / split, **wanted, source_hash=source))
+        else:
+            stores.append(FeatureStore(folder / name / split, source_hash=source))
+    return stores
+
+
+def describe_features(context: Context) -> dict[str, Any]:
+    """What a model must be told of the features it takes: their width, and where several stand
+    side by side, each one's settings by its name, in that order."""
+    names = context.config.sequence.modalities
+    settings = [store.settings for store in open_stores(context, "train")]
+    if list(names) == [FACE]:
+        return {key: settings[0][key] for key in ("encoder", "width")}
+    parts = [{k: v for k, v in s.items() if k != "source_hash"} for s in settings]
+    return {
+        "width": sum(part["width"] for part in parts),
+        "modalities": dict(zip(names, parts, strict=True)),
+    }
