@@ -5,8 +5,8 @@ competition", CVPR 2024 workshops. Labels are of whole clips. A clip is a video 
 its last image's number; each of its rows, and so each of its images, holds the clip's label. What
 scores clips takes the first row (`stages.extract.video_labels`).
 
-Sound is not read yet; of the supplied features, which last as long as the sound does, the first 12
-seconds of a clip are kept (`data.supplied`). Images are kept however long a clip is.
+Sound and transcripts are read by the stage `extract` (`data.media`). Of sound and of the supplied
+features (`data.supplied`) the first 12 seconds of a clip are kept, of images all.
 """
 
 import os
