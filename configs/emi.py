@@ -3,13 +3,14 @@
     python -m abaw_jax.main --config=configs/emi.py                 the demo corpus
     python -m abaw_jax.main --config=configs/emi.py:paper --config.corpus.root=DIR
 
-System `mae_transformer`, as for EXPR, from faces alone: a masked autoencoder pre-trained on the
-training faces, tuned on single faces that bear their clip's label (weak labels), and a post-norm
-transformer over a clip's features whose outputs are averaged over the clip. A clip is one window;
-of a longer one a frame is drawn from each of `sequence.length` equal parts. There is nothing to
-smooth: a clip is one row. At paper scale its values are those of `fuxi` (arXiv 2403.10825), without
-sound and transcripts, with a transformer in place of the recurrent network, and with an encoder
-tuned on EMI in place of AU; what that paper does not publish says so.
+System `mae_transformer`, as for EXPR: a masked autoencoder pre-trained on the training faces, tuned
+on single faces that bear their clip's label (weak labels), and a post-norm transformer over a
+clip's features whose outputs are averaged over the clip. At demo scale these are features of the
+face, of sound and of words; --config.sequence.modalities='("face",)' takes the face alone. A clip
+is one window; of a longer one a frame is drawn from each of `sequence.length` equal parts. There is
+nothing to smooth: a clip is one row. At paper scale its values are those of `fuxi` (arXiv
+2403.10825), without sound and transcripts, with a transformer in place of the recurrent network,
+and with an encoder tuned on EMI in place of AU; what that paper does not publish says so.
 
 The argument names a scale (or the system, or both as `mae_transformer,paper`):
 
@@ -57,8 +58,19 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def _demo(config: ConfigDict) -> None:
+    """Chosen on the drawn clips' training and validation set, as `base.demo`; its test set was not
+    looked at. 400 clips are few: the frame model learns who is who unless faces are mixed, and
+    squared errors of a small model over all modalities did better than the correlation itself."""
     base.demo(config)
-    config.sequence.update(loss="pearson", length=32, positions="alibi")
+    config.finetune.update(
+        epochs=5.0, mixup=0.8, crop_scale=(0.8, 1.0), rotation=8.0, evaluations=4
+    )
+    config.finetune.optimizer.weight_decay = 0.3
+    config.sequence.update(
+        modalities=("face", "sound", "words"), length=32, epochs=30.0, positions="alibi", width=32,
+        depth=1, heads=4, mlp_width=32, head_width=32, dropout=0.3, feature_dropout=0.4,
+    )  # fmt: skip
+    config.sequence.optimizer.weight_decay = 0.3
 
 
 def _tiny(config: ConfigDict) -> None:

@@ -1,0 +1,99 @@
+"""Sound and transcripts: found in the published layouts, read with the pictures' times."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from abaw_jax.data import media
+from abaw_jax.data.demo.container import write_container, write_sound
+from abaw_jax.errors import InputError
+from tests.data.corpus_trees import one_line, write
+
+RATE = media.RATE
+
+
+def tone(seconds, start=0.0):
+    """200 Hz at half of full scale from `start` on, silence before."""
+    at = np.arange(round(seconds * RATE)) / RATE
+    return (16384 * np.sin(2 * np.pi * 200 * at) * (at >= start)).astype(np.int16)
+
+
+def container(path, frames=20, rate=Fraction(10), sound=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_container(path, np.full((frames, 32, 32, 3), 90, np.uint8), Fraction(rate), sound)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["mp4", "avi"])
+def test_pictures_have_their_own_times(tmp_path, ending):
+    rate = Fraction(30000, 1001)
+    found = media.read_sound(container(tmp_path / f"a.{ending}", 45, rate, tone(1.5)))
+    np.testing.assert_allclose(found.times, np.arange(45) / float(rate), atol=2e-3)
+    assert found.samples.dtype == np.int16 and found.seconds == pytest.approx(1.5, abs=0.1)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "avi"])
+def test_sound_keeps_its_place(tmp_path, ending):
+    """What begins at half a second is heard from there on, within a codec's frame."""
+    path = container(tmp_path / f"a.{ending}", 20, 10, tone(2.0, start=0.5))
+    samples = media.read_sound(path).samples.astype(np.float64)
+    loud = np.flatnonzero(np.abs(samples) > 4000)[0] / RATE
+    assert loud == pytest.approx(0.5, abs=0.07)
+    assert 9000 < np.abs(samples[RATE : 2 * RATE - 2000]).mean() < 12000
+
+
+def test_a_clip_of_sound_alone_is_cut(tmp_path):
+    write_sound(tmp_path / "00000.mp3", tone(14.0))
+    found = media.read_sound(tmp_path / "00000.mp3", 12.0)
+    assert len(found.samples) == 12 * RATE and found.seconds == pytest.approx(14, abs=0.2)
+    assert not len(found.times) and not found.silent
+
+
+def test_no_audio_track_and_silence_are_no_errors(tmp_path):
+    without = media.read_sound(container(tmp_path / "a.mp4"))
+    assert without.silent and without.samples.shape == (0,) and len(without.times) == 20
+    silent = media.read_sound(container(tmp_path / "b.mp4", sound=np.zeros(2 * RATE, np.int16)))
+    assert silent.silent and len(silent.samples) > RATE
+
+
+@pytest.mark.parametrize("content", [b"", b"no film at all " * 40], ids=["empty", "text"])
+def test_an_unreadable_file_is_named(tmp_path, content):
+    path = write(tmp_path / "a.mp4", content)
+    with pytest.raises(InputError) as caught:
+        media.read_sound(path)
+    one_line(caught, path, "cannot be read", "unpack it again")
+
+
+def test_files_are_found_in_the_published_layout(tmp_path):
+    for name in (
+        "batch1/1-30-1280x720.avi", "batch1/1-30-1280x720.mp4", "batch1/._7.mp4", "batch1/7.txt",
+        "new_vids/video10_1_left.mp4", "new_vids/video10_1.MP4", "new_vids/1-30-1280x720.mp4",
+        "new_vids/x_left_2.mp4",
+    ):  # fmt: skip
+        write(tmp_path / name, b"")
+    folders = [tmp_path / name for name in ("batch1", "batch2", "new_vids")]
+    files = media.find_files(folders, media.SOUND)
+    assert set(files) == {"1-30-1280x720", "video10_1_left", "video10_1", "x_left_2"}
+    mp4 = str(tmp_path / "batch1" / "1-30-1280x720.mp4")
+    assert media.of_video(files, "1-30-1280x720_right") == mp4
+    assert media.of_video(files, "video10_1_left").endswith("video10_1_left.mp4")
+    assert media.of_video(files, "video10_1_right").endswith("video10_1.MP4")
+    assert media.of_video(files, "x") is None and media.of_video(files, "7") is None
+
+
+def test_rows_are_pictures_and_the_last_stays():
+    sound = media.Sound(np.ones(RATE, np.int16), 1.0, np.array([0.0, 0.1, 0.3]))
+    assert media.row_times(sound, 5, clip=False).tolist() == [0.0, 0.1, 0.3, 0.3, 0.3]
+    assert media.row_times(sound, 2, clip=True).tolist() == [0.25, 0.75]
+    alone = media.Sound(sound.samples, 1.0, np.zeros(0))
+    assert media.row_times(alone, 4, clip=False).tolist() == [0.125, 0.375, 0.625, 0.875]
+
+
+def test_transcripts_are_utf8(tmp_path):
+    assert media.read_transcript(write(tmp_path / "a.txt", "\ufeffgrüß dich")) == "grüß dich"
+    assert media.read_transcript(write(tmp_path / "b.txt", "")) == ""
+    path = write(tmp_path / "c.txt", "grüß".encode("latin-1"))
+    with pytest.raises(InputError) as caught:
+        media.read_transcript(path)
+    one_line(caught, path, "byte 2 is not UTF-8")

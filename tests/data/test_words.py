@@ -1,0 +1,42 @@
+"""Features of transcripts: a vocabulary of the training texts, weighted counts of length 1."""
+
+import math
+
+import numpy as np
+import pytest
+
+from abaw_jax.data.words import fit_vocabulary, split_words, word_features
+
+TEXTS = ["Stop it now", "stop! STOP, please", "please stop", "oh please", "", "  ...", "oh no 12"]
+
+
+def test_words_are_letters_in_any_script():
+    assert split_words("Don't STOP, 12 times: grüß_dich") == [
+        "don't",
+        "stop",
+        "times",
+        "grüß",
+        "dich",
+    ]
+
+
+def test_the_vocabulary_is_what_several_texts_say():
+    vocabulary = fit_vocabulary(TEXTS)
+    assert list(vocabulary) == ["please", "stop"]  # "oh" is in two texts alone
+    assert vocabulary["stop"] == pytest.approx(math.log(6 / 3))  # of five that say something
+    assert fit_vocabulary(TEXTS, size=1) == {"please": vocabulary["please"]}
+    assert fit_vocabulary(["", "a b"]) == {}
+
+
+def test_counts_are_weighted_and_of_length_1():
+    vocabulary = {"a": 1.0, "b": 2.0, "c": 1.0}
+    values = word_features("a a b other", vocabulary)
+    expected = np.array([math.log(3), 2 * math.log(2), 0])
+    np.testing.assert_allclose(values, [*expected / np.linalg.norm(expected), 1], rtol=1e-6)
+    assert values.dtype == np.float32
+
+
+def test_nothing_said_is_zeros_and_unknown_words_are_said():
+    vocabulary = {"a": 1.0, "b": 2.0}
+    assert not word_features("  12 -- ", vocabulary).any()
+    assert word_features("other", vocabulary).tolist() == [0, 0, 1]

@@ -1,0 +1,170 @@
+"""Stores of sound, words and supplied features: what they hold, resuming, what readers see."""
+
+import shutil
+
+import cv2
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from abaw_jax.data.demo.container import write_container
+from abaw_jax.data.features import FeatureStore, save_feature_settings, save_features
+from abaw_jax.data.media import RATE
+from abaw_jax.data.records import Split, Video, load_index, write_corpus
+from abaw_jax.data.sound import WIDTH
+from abaw_jax.data.windows import make_feature_reader
+from abaw_jax.errors import InputError
+from abaw_jax.interop.archive import save_model
+from abaw_jax.recipe import Context
+from abaw_jax.stages import modalities
+from abaw_jax.stages.check import check_config
+from abaw_jax.training.partition import make_mesh
+from configs import va
+
+VIDEOS = {"train": ("1_left", "1_right", "2", "3", "4"), "validation": ("5", "6")}
+ROWS = 12
+SAID = {"1_left": "stop it", "2": "stop now", "3": "stop it now", "4": "", "5": "it", "6": "huh"}
+ALL = ("face", "sound", "words", "extra")
+
+
+def tone(pitch):
+    wave = np.sin(2 * np.pi * pitch * np.arange(RATE) / RATE)
+    return (9000 * wave * np.linspace(0.2, 1, RATE)).astype(np.int16)
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory):
+    """Records, recordings, transcripts and a supplied store, as a user and `prepare` leave them."""
+    workdir = tmp_path_factory.mktemp("modalities")
+    config, root = va.get_config("tiny").unlock(), workdir / "corpus"
+    config.corpus.root = str(root)
+    config.corpus.features = ml_collections.ConfigDict({"extra": "extra"})
+    config.sequence.modalities = ALL
+    config.encoder.width = 4
+    image = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    frames = [(number, image) for number in range(1, ROWS)]
+    labels = np.zeros((ROWS, 2), np.float32)
+    splits = [
+        Split(split, [Video(name, frames, ROWS, {"va": labels}) for name in names])
+        for split, names in VIDEOS.items()
+    ]
+    records = workdir / "prepare" / "records"
+    write_corpus(records, "test", splits, progress=False)
+    (root / "batch1").mkdir(parents=True)
+    pictures = np.zeros((ROWS - 1, 16, 16, 3), np.uint8)
+    for name, pitch in {"1": 120, "2": 200, "3": None, "5": 150, "6": 0}.items():
+        sound = None if pitch is None else tone(pitch)
+        write_container(root / "batch1" / f"{name}.avi", pictures, 12, sound)
+    (root / "transcripts").mkdir()
+    for name, text in SAID.items():
+        (root / "transcripts" / f"{name}.txt").write_text(text)
+    for name in ("1_left", "2", "5"):
+        save_features(root / "extra", name, np.array([3, 5]), np.array([[1.0, 7], [3, 7]]))
+    save_feature_settings(root / "extra", encoder="mine", width=2, source_hash="x")
+    save_model(workdir / "finetune" / "model", {"params": {"w": np.ones(1)}}, {})
+    mesh = make_mesh((1, 1, 1), jax.devices()[:1])
+    check_config(config, mesh)
+    return Context(ml_collections.FrozenConfigDict(config), workdir, mesh)
+
+
+@pytest.fixture(scope="module")
+def without(context):
+    splits = ["validation", "train"]
+    return {name: modalities.extract_modality(context, name, splits) for name in ALL[1:]}
+
+
+def store(context, name, split="train"):
+    return FeatureStore(context.folder("extract") / name / split)
+
+
+def test_what_lacks_is_counted(without):
+    assert without == {"sound": 3, "words": 2, "extra": 4}  # 6 is silent, 3 without track, 4 absent
+
+
+def test_sound_has_a_row_a_row_and_words_one(context, without):
+    assert store(context, "sound").read("1_left").shape == (ROWS, WIDTH)
+    assert store(context, "words").read("2").shape == (1, 2)  # "stop", in three texts, and 1
+    assert store(context, "sound").read("3").shape == (0, WIDTH)
+    one, two = (store(context, "sound").read(v) for v in ("1_left", "1_right"))
+    np.testing.assert_array_equal(one, two)
+    assert list(store(context, "words", "validation").settings["vocabulary"]) == ["stop"]
+
+
+def test_supplied_rows_are_of_the_frame_before(context, without):
+    values = store(context, "extra").read("2")
+    assert values[:, 0].tolist() == [1] * 4 + [3] * 8 and values[:, -1].tolist() == [1] * ROWS
+
+
+def test_readers_see_training_statistics_and_zeros(context, without):
+    names = ALL[1:]
+    index = load_index(context.folder("prepare") / "records", "train")
+    stores = [store(context, name) for name in names]
+    read, rows = make_feature_reader(index.videos, stores), np.arange(ROWS)
+    seen = [read(v, rows, None)["features"] for v in range(len(index.videos))]
+    heard = np.concatenate([s[:, : WIDTH - 1] for s in seen if s[0, WIDTH - 1]])
+    np.testing.assert_allclose(heard.mean(0), 0, atol=1e-4)
+    assert set(np.round(heard.std(0), 3)) <= {0.0, 1.0} and heard.std(0).max() > 0.9
+    assert not seen[3][:, :WIDTH].any() and not seen[4].any()
+    validation = store(context, "sound", "validation").settings
+    assert validation["mean"] == stores[0].settings["mean"]
+
+
+def test_an_interrupted_pass_ends_with_the_same_files(context, without, tmp_path):
+    other = Context(context.config, tmp_path, context.mesh)
+    other.folder("prepare").symlink_to(context.folder("prepare"))
+    shutil.copytree(context.folder("extract") / "sound", other.folder("extract") / "sound")
+    files = {p.name: p for p in (other.folder("extract") / "sound" / "train").iterdir()}
+    for name in ("features.json", "2.npz", "4.npz"):
+        files[name].unlink()
+    kept = files["3.npz"].stat().st_mtime_ns
+    assert modalities.extract_modality(other, "sound", ["train", "validation"]) == without["sound"]
+    for name, path in files.items():
+        whole = context.folder("extract") / "sound" / "train" / name
+        assert path.read_bytes() == whole.read_bytes(), name
+    assert files["3.npz"].stat().st_mtime_ns == kept
+
+
+def test_models_are_told_of_every_store(context, without):
+    encoder = modalities.content_hash(context.folder("finetune") / "model")
+    index = load_index(context.folder("prepare") / "records", "train")
+    folder = context.folder("extract") / "features" / "train"
+    settings = {"encoder": encoder, "width": 4, "source_hash": index.content_hash()}
+    save_feature_settings(folder, **settings)
+    described = modalities.describe_features(context)
+    assert list(described["modalities"]) == list(ALL)
+    assert described["width"] == 4 + WIDTH + 2 + 3
+    assert len(described["modalities"]["sound"]["mean"]) == WIDTH
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config.sequence.modalities = ("face",)
+    alone = Context(ml_collections.FrozenConfigDict(config), context.workdir, context.mesh)
+    assert modalities.describe_features(alone) == {"encoder": encoder, "width": 4}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        (
+            "media",
+            ("nowhere",),
+            r"config.corpus.media: no recording in .*nowhere; .* leave 'sound'",
+        ),
+        ("transcripts", ("nowhere",), r"config.corpus.transcripts: no word .* leave 'words' out"),
+    ],
+)
+def test_a_modality_that_nothing_is_of_is_refused(context, key, value, words, tmp_path):
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config.corpus[key] = value
+    other = Context(ml_collections.FrozenConfigDict(config), tmp_path, context.mesh)
+    other.folder("prepare").symlink_to(context.folder("prepare"))
+    name = {"media": "sound", "transcripts": "words"}[key]
+    with pytest.raises(InputError, match=words):
+        modalities.extract_modality(other, name, ["train"])
+
+
+@pytest.mark.parametrize("names", [(), ("face", "face"), ("face", "smell")])
+def test_unknown_modalities_are_named(context, names):
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config.sequence.modalities = names
+    with pytest.raises(InputError, match=r"sequence.modalities: .*face, sound, words, extra"):
+        check_config(config, context.mesh)
