@@ -91,12 +91,10 @@ def _read(file) -> tuple[np.ndarray, np.ndarray]:
     import av
 
     streams = [*file.streams.video[:1], *file.streams.audio[:1]]
-    # A cover is a picture without a time of its own.
-    pictures = [s for s in file.streams.video[:1] if s.codec_context.name not in ("mjpeg", "png")]
     resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
     times, parts, start = [], [], None
     for packet in file.demux(streams):
-        if packet.stream in pictures:
+        if packet.stream.type == "video":
             shown = packet.pts if packet.pts is not None else packet.dts  # .avi has the latter
             if packet.size and shown is not None:
                 times.append(float(shown * packet.time_base))
@@ -116,10 +114,11 @@ def _read(file) -> tuple[np.ndarray, np.ndarray]:
 def row_times(sound: Sound, rows: int, *, clip: bool) -> np.ndarray:
     """Seconds at which each of a video's annotation rows is seen, float64 (rows,).
 
-    Row i is picture i; rows beyond the last stay with it. Without pictures, and of a clip, whose
-    faces may have been taken at a rate of their own, rows share the sound evenly.
+    Row i is picture i; rows beyond the last stay with it. Without pictures (or with one alone, a
+    cover), and of a clip, whose faces may have been taken at a rate of their own, rows share the
+    sound evenly.
     """
-    if clip or not len(sound.times):
+    if clip or len(sound.times) < 2:
         return (np.arange(rows) + 0.5) * sound.seconds / rows
     return sound.times[np.minimum(np.arange(rows), len(sound.times) - 1)]
 

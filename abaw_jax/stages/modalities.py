@@ -98,7 +98,9 @@ def _words(context: Context) -> tuple[Make, dict[str, Any]]:
         values = word_features(read(video), vocabulary)
         return values[None] if values[-1] else None
 
-    return make, {"encoder": "tf_idf", "width": len(vocabulary) + 1, "vocabulary": vocabulary}
+    # Lists: in a model's config a word could not be a key.
+    lists = {"words": list(vocabulary), "weights": list(vocabulary.values())}
+    return make, {"encoder": "tf_idf", "width": len(vocabulary) + 1, "vocabulary": lists}
 
 
 MAKERS = {"sound": _sound, "words": _words}

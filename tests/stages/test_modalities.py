@@ -88,7 +88,8 @@ def test_sound_has_a_row_a_row_and_words_one(context, without):
     assert store(context, "sound").read("3").shape == (0, WIDTH)
     one, two = (store(context, "sound").read(v) for v in ("1_left", "1_right"))
     np.testing.assert_array_equal(one, two)
-    assert list(store(context, "words", "validation").settings["vocabulary"]) == ["stop"]
+    vocabulary = store(context, "words", "validation").settings["vocabulary"]
+    assert vocabulary["words"] == ["stop"]
 
 
 def test_supplied_rows_are_of_the_frame_before(context, without):
