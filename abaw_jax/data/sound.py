@@ -3,7 +3,7 @@
 Windows of 64 ms every 20 ms. Level and spectrum are log-mel bands; pitch is the highest peak of the
 autocorrelation between 65 and 400 Hz, and its height says how voiced a window is. A row takes the
 means over the voiced windows around it, relative to the whole recording's, so that neither the
-person's voice nor the microphone counts, and then those of the recording itself.
+person's voice nor the microphone counts, and, if wanted, those of the recording itself.
 """
 
 import functools
@@ -19,16 +19,20 @@ VOICED = 0.4  # least height of the peak, as a share of the energy
 LOUD = 1e-4  # least root of the mean square of a voiced window, of full scale
 CONTEXTS = (0.15, 0.6)  # seconds to either side of a row
 LEVELS = BANDS + 2  # the bands, loudness, pitch
-# Of each context the levels and the share of voiced windows; of the recording the levels, their
-# deviation and that share; whether there is sound.
-WIDTH = len(CONTEXTS) * (LEVELS + 1) + 2 * LEVELS + 2
 _BLOCK = 2048  # windows at a time: the transform of a long recording would fill the memory
 
 
-def sound_features(samples: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Samples int16 (n,) at 16 kHz, times (rows,) in seconds -> float32 (rows, WIDTH).
+def width(*, whole: bool) -> int:
+    """Numbers a row: of each context the levels and the share of voiced windows; of the recording
+    the levels, their deviation and that share; and whether the row has sound."""
+    return len(CONTEXTS) * (LEVELS + 1) + whole * (2 * LEVELS + 1) + 1
 
-    Rows whose time lies behind the last sample are 0 but for what is of the whole recording.
+
+def sound_features(samples: np.ndarray, times: np.ndarray, *, whole: bool) -> np.ndarray:
+    """Samples int16 (n,) at 16 kHz, times (rows,) in seconds -> float32 (rows, width).
+
+    whole: with what is of the recording, the same in each row. Of rows whose time lies behind the
+    last sample all else is 0.
     """
     levels, voiced = _windows(samples)
     if not voiced.any():
@@ -49,8 +53,9 @@ def sound_features(samples: np.ndarray, times: np.ndarray) -> np.ndarray:
         parts.append(around[:, :-1] / (count + 1))
         parts.append(count / np.maximum(stop - first, 1)[:, None] - share)
     around = np.concatenate(parts, axis=1) * heard[:, None]
-    whole = np.tile(np.concatenate([mean, deviation, [share]]), (len(times), 1))
-    return np.column_stack([around, whole, heard]).astype(np.float32)
+    own = np.concatenate([mean, deviation, [share]] if whole else [[]])
+    own = np.tile(own, (len(times), 1))
+    return np.column_stack([around, own, heard]).astype(np.float32)
 
 
 def _windows(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

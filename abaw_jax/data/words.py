@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
+REACH = 4  # words
 LEAST = 3  # texts that a word must be in: rarer ones stand for their video
 
 
@@ -33,9 +34,25 @@ def fit_vocabulary(texts: Iterable[str], size: int = 512) -> dict[str, float]:
     return {word: math.log((1 + len(said)) / kept[word]) for word in sorted(kept)}
 
 
-def word_features(text: str, vocabulary: Mapping[str, float]) -> np.ndarray:
-    """float32 (V + 1,): weighted counts, of length 1, and 1; all 0 where nothing was said."""
-    counts = collections.Counter(split_words(text))
-    values = np.array([math.log1p(counts[word]) * weight for word, weight in vocabulary.items()])
-    length = math.sqrt(float(values @ values))
-    return np.append(values / length if length else values, bool(counts)).astype(np.float32)
+def word_features(text: str, vocabulary: Mapping[str, float], rows: int = 0) -> np.ndarray:
+    """Weighted counts, of length 1, and 1: float32 (1, V + 1) of the whole text, or (rows, V + 1).
+
+    A transcript has no times: with `rows` the words are taken to be spoken evenly over them, and a
+    row has the REACH words to either side of its place. Where none of them is in the vocabulary the
+    counts are 0; where nothing is said at all everything is.
+    """
+    words, places = split_words(text), {word: i for i, word in enumerate(vocabulary)}
+    counts = np.zeros((len(words) + 1, len(vocabulary)))
+    for i, word in enumerate(words):
+        if word in places:
+            counts[i + 1, places[word]] = 1
+    counts = counts.cumsum(axis=0)
+    first, stop = np.array([0]), np.array([len(words)])
+    if rows:
+        place = (np.arange(rows) + 0.5) * len(words) / rows
+        first = np.round(place - REACH).astype(int).clip(0)
+        stop = np.round(place + REACH).astype(int).clip(0, len(words))
+    values = np.log1p(counts[stop] - counts[first]) * np.array(list(vocabulary.values()))
+    length = np.sqrt((values**2).sum(axis=1, keepdims=True))
+    values = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
+    return np.column_stack([values, np.full(len(values), bool(words))]).astype(np.float32)

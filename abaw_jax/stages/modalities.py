@@ -5,6 +5,9 @@ Of the face the stage `extract` makes extract/features/<split>; of each other mo
 annotation row, or one for all of them, whose last number is 1; where nothing was heard, said or
 supplied it has no row, and readers see zeros. Its settings hold mean and deviation of the training
 split, by which readers standardise all numbers but the last.
+
+What is the same in all rows of a recording is taken of clips alone: where labels are of frames, a
+model would know the recording by it.
 """
 
 import functools
@@ -25,7 +28,7 @@ from abaw_jax.data.media import (
     row_times,
 )
 from abaw_jax.data.records import load_index
-from abaw_jax.data.sound import WIDTH, sound_features
+from abaw_jax.data.sound import sound_features, width
 from abaw_jax.data.supplied import SECONDS
 from abaw_jax.data.windows import nearest_before
 from abaw_jax.data.words import fit_vocabulary, word_features
@@ -72,9 +75,9 @@ def _sound(context: Context) -> tuple[Make, dict[str, Any]]:
         sound = read(path) if path else None
         if sound is None or sound.silent:
             return None
-        return sound_features(sound.samples, row_times(sound, rows, clip=clip))
+        return sound_features(sound.samples, row_times(sound, rows, clip=clip), whole=clip)
 
-    return make, {"encoder": "log_mel", "width": WIDTH}
+    return make, {"encoder": "log_mel", "width": width(whole=clip)}
 
 
 def _words(context: Context) -> tuple[Make, dict[str, Any]]:
@@ -95,8 +98,8 @@ def _words(context: Context) -> tuple[Make, dict[str, Any]]:
         )
 
     def make(video: str, rows: int) -> np.ndarray | None:
-        values = word_features(read(video), vocabulary)
-        return values[None] if values[-1] else None
+        values = word_features(read(video), vocabulary, 0 if context.track.per_clip else rows)
+        return values if values[0, -1] else None
 
     # Lists: in a model's config a word could not be a key.
     lists = {"words": list(vocabulary), "weights": list(vocabulary.values())}
@@ -129,7 +132,7 @@ def extract_modality(context: Context, name: str, splits: list[str]) -> int:
     What was written before an interruption is kept: a video's values are of its own files alone.
     """
     make, settings = MAKERS[name](context) if name in MAKERS else _supplied(context, name)
-    width, scale, without = settings["width"], None, 0
+    scale, without = None, 0
     for split in sorted(splits, key="train".__ne__):  # first the one whose statistics all take
         index = load_index(context.folder("prepare") / "records", split)
         folder = context.folder("extract") / name / split
@@ -137,7 +140,7 @@ def extract_modality(context: Context, name: str, splits: list[str]) -> int:
         for video, rows in tqdm(counts.items(), desc=f"extract {name} {split}", unit="videos"):
             if not (folder / f"{video}.npz").exists():
                 values = make(video, rows)
-                values = np.zeros((0, width), np.float32) if values is None else values
+                values = np.zeros((0, settings["width"]), np.float32) if values is None else values
                 save_features(folder, video, np.arange(1, len(values) + 1), values)
         settings |= {"source_hash": index.content_hash()}
         save_feature_settings(folder, **settings)

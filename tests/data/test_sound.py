@@ -8,7 +8,11 @@ from abaw_jax.data.media import RATE
 
 N = sound.LEVELS
 LOUDNESS, PITCH = sound.BANDS, sound.BANDS + 1
-WHOLE = slice(len(sound.CONTEXTS) * (N + 1), -1)
+WHOLE = slice(len(sound.CONTEXTS) * (N + 1), sound.width(whole=True) - 1)
+
+
+def features(samples, times, whole=True):
+    return sound.sound_features(samples, times, whole=whole)
 
 
 def voice(pitch, seconds=2.0, volume=0.2):
@@ -20,7 +24,7 @@ def voice(pitch, seconds=2.0, volume=0.2):
 
 @pytest.mark.parametrize("pitch", [80, 120, 210, 380])
 def test_pitch_is_found(pitch):
-    whole = sound.sound_features(voice(pitch), np.array([1.0]))[0, WHOLE]
+    whole = features(voice(pitch), np.array([1.0]))[0, WHOLE]
     assert 2 ** whole[PITCH] == pytest.approx(pitch, rel=0.03)
     assert whole[-1] > 0.9  # voiced throughout
 
@@ -28,7 +32,7 @@ def test_pitch_is_found(pitch):
 def test_what_rises_around_a_row_is_seen_there():
     """From 120 to 180 Hz, and four times as loud, at one second."""
     samples = np.concatenate([voice(120, 1.0, 0.1), voice(180, 1.0, 0.4)])
-    rows = sound.sound_features(samples, np.array([0.5, 1.5]))
+    rows = features(samples, np.array([0.5, 1.5]))
     near = rows[:, :N]
     assert near[1, PITCH] - near[0, PITCH] == pytest.approx(np.log2(1.5), abs=0.08)
     assert near[1, LOUDNESS] - near[0, LOUDNESS] == pytest.approx(np.log(4), abs=0.2)
@@ -40,7 +44,7 @@ def test_what_rises_around_a_row_is_seen_there():
 
 def test_a_louder_recording_differs_in_its_own_level_alone():
     times = np.linspace(0, 2, 5)
-    one, two = (sound.sound_features(voice(150, 2.0, v), times) for v in (0.1, 0.3))
+    one, two = (features(voice(150, 2.0, v), times) for v in (0.1, 0.3))
     for column in (LOUDNESS, PITCH):
         np.testing.assert_allclose(one[:, column], two[:, column], atol=0.02)
     level = two[0, WHOLE][LOUDNESS] - one[0, WHOLE][LOUDNESS]
@@ -48,7 +52,7 @@ def test_a_louder_recording_differs_in_its_own_level_alone():
 
 
 def test_rows_behind_the_sound_hear_nothing():
-    rows = sound.sound_features(voice(150, 1.0), np.array([0.9, 1.5]))
+    rows = features(voice(150, 1.0), np.array([0.9, 1.5]))
     assert rows[:, -1].tolist() == [1, 0] and not rows[1, : WHOLE.start].any()
     assert np.abs(rows[0, : WHOLE.start]).max() > 1e-3
 
@@ -56,18 +60,25 @@ def test_rows_behind_the_sound_hear_nothing():
 def test_noise_is_not_voiced():
     noise = np.random.default_rng(0).normal(0, 2000, RATE).astype(np.int16)
     samples = np.concatenate([voice(150, 1.0), noise])
-    rows = sound.sound_features(samples, np.array([0.5, 1.5]))
+    rows = features(samples, np.array([0.5, 1.5]))
     assert rows[0, N] - rows[1, N] > 0.8  # share of voiced windows within 0.15 s
 
 
 @pytest.mark.parametrize("length", [1, 100, 5000])
 def test_short_sounds_give_finite_rows(length):
-    rows = sound.sound_features(np.full(length, 7, np.int16), np.array([0.0, 0.1, 5.0]))
-    assert rows.shape == (3, sound.WIDTH) and np.isfinite(rows).all()
+    rows = features(np.full(length, 7, np.int16), np.array([0.0, 0.1, 5.0]))
+    assert rows.shape == (3, sound.width(whole=True)) and np.isfinite(rows).all()
+
+
+def test_what_is_of_the_recording_can_be_left_out():
+    times, samples = np.linspace(0, 2, 5), voice(150)
+    rows, without = features(samples, times), features(samples, times, whole=False)
+    assert without.shape[1] == sound.width(whole=False)
+    np.testing.assert_array_equal(without, np.delete(rows, np.r_[WHOLE], axis=1))
 
 
 def test_blocks_change_nothing(monkeypatch):
     times, samples = np.linspace(0, 2, 9), voice(np.linspace(100, 200, 2 * RATE))
-    whole = sound.sound_features(samples, times)
+    whole = features(samples, times)
     monkeypatch.setattr(sound, "_BLOCK", 7)
-    np.testing.assert_allclose(sound.sound_features(samples, times), whole, atol=1e-4)
+    np.testing.assert_allclose(features(samples, times), whole, atol=1e-4)

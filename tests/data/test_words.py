@@ -30,7 +30,7 @@ def test_the_vocabulary_is_what_several_texts_say():
 
 def test_counts_are_weighted_and_of_length_1():
     vocabulary = {"a": 1.0, "b": 2.0, "c": 1.0}
-    values = word_features("a a b other", vocabulary)
+    (values,) = word_features("a a b other", vocabulary)
     expected = np.array([math.log(3), 2 * math.log(2), 0])
     np.testing.assert_allclose(values, [*expected / np.linalg.norm(expected), 1], rtol=1e-6)
     assert values.dtype == np.float32
@@ -39,4 +39,14 @@ def test_counts_are_weighted_and_of_length_1():
 def test_nothing_said_is_zeros_and_unknown_words_are_said():
     vocabulary = {"a": 1.0, "b": 2.0}
     assert not word_features("  12 -- ", vocabulary).any()
-    assert word_features("other", vocabulary).tolist() == [0, 0, 1]
+    assert not word_features("", vocabulary, rows=3).any()
+    assert word_features("other", vocabulary).tolist() == [[0, 0, 1]]
+
+
+def test_a_row_has_the_words_about_its_share_of_the_text():
+    text = " ".join(["a"] * 20 + ["b"] * 20)
+    values = word_features(text, {"a": 1.0, "b": 2.0}, rows=8)
+    assert values.shape == (8, 3) and (values[:, 2] == 1).all()
+    assert values[:3, :2].tolist() == [[1, 0]] * 3 and values[-3:, :2].tolist() == [[0, 1]] * 3
+    assert (values[3:5, :2] > 0).all()  # 2.5 words from the change: some of both
+    np.testing.assert_allclose(np.linalg.norm(values[:, :2], axis=1), 1, rtol=1e-6)

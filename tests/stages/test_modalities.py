@@ -8,11 +8,11 @@ import ml_collections
 import numpy as np
 import pytest
 
+from abaw_jax.data import sound
 from abaw_jax.data.demo.container import write_container
 from abaw_jax.data.features import FeatureStore, save_feature_settings, save_features
 from abaw_jax.data.media import RATE
 from abaw_jax.data.records import Split, Video, load_index, write_corpus
-from abaw_jax.data.sound import WIDTH
 from abaw_jax.data.windows import make_feature_reader
 from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import save_model
@@ -25,6 +25,7 @@ from configs import va
 VIDEOS = {"train": ("1_left", "1_right", "2", "3", "4"), "validation": ("5", "6")}
 ROWS = 12
 SAID = {"1_left": "stop it", "2": "stop now", "3": "stop it now", "4": "", "5": "it", "6": "huh"}
+WIDTH = sound.width(whole=False)
 ALL = ("face", "sound", "words", "extra")
 
 
@@ -54,8 +55,8 @@ def context(tmp_path_factory):
     (root / "batch1").mkdir(parents=True)
     pictures = np.zeros((ROWS - 1, 16, 16, 3), np.uint8)
     for name, pitch in {"1": 120, "2": 200, "3": None, "5": 150, "6": 0}.items():
-        sound = None if pitch is None else tone(pitch)
-        write_container(root / "batch1" / f"{name}.avi", pictures, 12, sound)
+        heard = None if pitch is None else tone(pitch)
+        write_container(root / "batch1" / f"{name}.avi", pictures, 12, heard)
     (root / "transcripts").mkdir()
     for name, text in SAID.items():
         (root / "transcripts" / f"{name}.txt").write_text(text)
@@ -82,9 +83,9 @@ def test_what_lacks_is_counted(without):
     assert without == {"sound": 3, "words": 2, "extra": 4}  # 6 is silent, 3 without track, 4 absent
 
 
-def test_sound_has_a_row_a_row_and_words_one(context, without):
+def test_sound_and_words_have_a_row_a_row(context, without):
     assert store(context, "sound").read("1_left").shape == (ROWS, WIDTH)
-    assert store(context, "words").read("2").shape == (1, 2)  # "stop", in three texts, and 1
+    assert store(context, "words").read("2").shape == (ROWS, 2)  # "stop", in three texts, and 1
     assert store(context, "sound").read("3").shape == (0, WIDTH)
     one, two = (store(context, "sound").read(v) for v in ("1_left", "1_right"))
     np.testing.assert_array_equal(one, two)
