@@ -55,12 +55,14 @@ class FrameClassifier(nn.Module):
 
     pooling "mean": mean of the patch tokens, then LayerNorm `fc_norm` (MAE's `global_pool`);
     "cls": the CLS token, then the same norm.
+    also: (name, outputs) of further heads on the same features; their logits follow in C.
     """
 
     encoder: ViT
     outputs: int
     pooling: str = "mean"
     dropout: float = 0.0
+    also: tuple[tuple[str, int], ...] = ()
 
     @nn.compact
     def __call__(
@@ -73,7 +75,12 @@ class FrameClassifier(nn.Module):
         # A head that starts near zero, as in MAE's fine-tuning code: first steps leave the
         # pre-trained encoder alone.
         init = nn.initializers.truncated_normal(2e-5)
-        return Dense(self.outputs, kernel_init=init, name="head")(dropped), features
+        logits = Dense(self.outputs, kernel_init=init, name="head")(dropped)
+        further = [
+            Dense(outputs, kernel_init=init, name=f"head_{name}")(dropped)
+            for name, outputs in self.also
+        ]
+        return (jnp.concatenate([logits, *further], -1) if further else logits), features
 
 
 class SequenceHead(nn.Module):

@@ -23,6 +23,9 @@ class SequenceModel(nn.Module):
 
     features (B, T, D), mask (False = padding), counted (which rows enter the head's BatchNorm
     statistics; by default those of `mask`) -> logits (B, T, C).
+
+    also: (name, outputs) of further heads on the same encoder; their logits follow in C, and
+    `counted` has a column for each head, (B, T, 1 + heads).
     """
 
     width: int
@@ -36,13 +39,14 @@ class SequenceModel(nn.Module):
     positions: str = "none"
     feature_dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
+    also: tuple[tuple[str, int], ...] = ()
 
     @nn.compact
     def __call__(
         self,
         features: Float[AnyArray, "B T D"],
         mask: Bool[AnyArray, "B T"],
-        counted: Bool[AnyArray, "B T"] | None = None,
+        counted: Bool[AnyArray, "B T *G"] | None = None,
         *,
         train: bool = False,
     ) -> Float32[jax.Array, "B T C"]:
@@ -61,5 +65,11 @@ class SequenceModel(nn.Module):
             name="encoder",
         )(x, mask, bias, train=train)  # fmt: skip
         counted = mask if counted is None else counted
-        head = SequenceHead(self.head_width, self.outputs, self.dtype, name="head")
-        return head(x, counted, train=train)
+        logits = []
+        for i, (name, outputs) in enumerate((("head", self.outputs), *self.also)):
+            head = SequenceHead(
+                self.head_width, outputs, self.dtype, name=f"head_{name}" if i else name
+            )
+            rows = counted if counted.ndim == 2 else counted[..., i]
+            logits.append(head(x, rows, train=train))
+        return jnp.concatenate(logits, -1) if self.also else logits[0]

@@ -1,5 +1,6 @@
 """Labels of frames: an encoder with a head on single images."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -7,7 +8,18 @@ import jax
 import jax.numpy as jnp
 
 from abaw_jax.errors import InputError
-from abaw_jax.tasks.task import Aux, Normalise, Task, class_metrics, make_loss
+from abaw_jax.tasks.goals import (
+    Goal,
+    activate_goals,
+    add_parts,
+    check_tracks,
+    goal_labels,
+    goal_logits,
+    goal_part,
+    make_goal,
+    whole_batch,
+)
+from abaw_jax.tasks.task import Aux, Normalise, Task
 from abaw_jax.tracks.track import Track
 
 
@@ -20,6 +32,7 @@ def make_frames_task(
     activation: str | None = None,
     mixup: float = 0.0,
     cutmix: float = 0.0,
+    also: Sequence[Goal] = (),
     **options: Any,
 ) -> Task:
     """A loss of the track on labelled images.
@@ -30,17 +43,18 @@ def make_frames_task(
     options: as `make_loss`; with cross-entropy's class_weights the normaliser is the sum of the
     rows' weights, as in torch. mixup, cutmix: alpha of the Beta distribution, 0 = off; with both,
     each batch draws one of them. predict gives `probabilities` (B, C), `features` (B, D).
-    Raises InputError as `make_loss`, and for mixing with a loss that judges rows together.
+
+    also: goals of further tracks (see `tasks.goals`), of which the model has a head each, in this
+    order; label then holds the labels of all, side by side, and predict gives what `output_names`
+    says besides. Raises InputError as `make_loss` and `check_tracks`, and for mixing with a loss
+    that judges rows together.
     """
-    loss_of = make_loss(track, loss, activation, **options)
-    activate = track.find_activation(activation)
+    goals = (make_goal(track, loss, activation, **options), *also)
+    check_tracks([goal.track for goal in goals])
     mixed = bool(mixup or cutmix)
-    if mixed and not track.find_loss(loss).per_row:
-        single = (name for name, known in track.losses().items() if known.per_row)
-        raise InputError(
-            f"loss {loss or 'by default'} of {track.name}: judges rows together, so that losses of "
-            f"mixed images do not mix; set mixup and cutmix to 0, or take {', '.join(single)}"
-        )
+    for goal in goals:
+        if mixed:
+            _check_mixing(goal)
 
     def forward(params, model_state, images, train=False, rngs=None):
         images = normalise(images)
@@ -55,31 +69,41 @@ def make_frames_task(
         return variables.pop("params"), variables
 
     def compute(params, model_state, batch, rngs, train):
-        images, labels = batch["image"], batch["label"]
-        mask = batch.get("mask", jnp.ones(labels.shape[0], bool))
-        share = jnp.float32(1)
+        images, share = batch["image"], jnp.float32(1)
         if train and mixed:
             images, share = mix_images(rngs["mixup"], images, mixup, cutmix)
         (logits, _), model_state = forward(params, model_state, images, train, rngs)
-        valid = track.valid(labels) & mask
-        losses, weights = loss_of(logits, labels, valid)
-        if train and mixed:
-            # Both labels by their shares (Zhang et al. 2018): of losses that are linear in their
-            # target, as cross-entropy is, this is the loss of the soft label.
-            other_losses, other_weights = loss_of(logits, labels[::-1], valid[::-1])
-            weights = share * weights + (1 - share) * other_weights
-            losses = share * losses + (1 - share) * other_losses
-        metrics = class_metrics(track, logits, labels, valid)
-        return losses.sum(), Aux(weights.sum(), metrics, model_state)
+        parts = []
+        for goal, own, (labels, valid) in zip(
+            goals, goal_logits(goals, logits), goal_labels(goals, batch), strict=True
+        ):
+            losses, weights = goal.loss(own, labels, valid)
+            if train and mixed:
+                # Both labels by their shares (Zhang et al. 2018): of losses that are linear in
+                # their target, as cross-entropy is, this is the loss of the soft label.
+                other_losses, other_weights = goal.loss(own, labels[::-1], valid[::-1])
+                weights = share * weights + (1 - share) * other_weights
+                losses = share * losses + (1 - share) * other_losses
+            parts.append(goal_part(goal, losses, weights, own, labels, valid))
+        loss_sum, weight, metrics = add_parts(goals, parts, batch)
+        return loss_sum, Aux(weight, metrics, model_state)
 
     def predict(params, model_state, batch):
         (logits, features), _ = forward(params, model_state, batch["image"])
-        return {
-            "probabilities": activate(logits),
-            "features": features.astype(jnp.float32),
-        }
+        return {**activate_goals(goals, logits), "features": features.astype(jnp.float32)}
 
-    return Task(init, compute, predict)
+    return Task(init, compute, predict, lambda batch: whole_batch(goals, batch))
+
+
+def _check_mixing(goal: Goal) -> None:
+    """Raise InputError for a loss that judges rows together."""
+    track, name = goal.track, goal.loss_name
+    if not track.find_loss(name).per_row:
+        single = (name for name, known in track.losses().items() if known.per_row)
+        raise InputError(
+            f"loss {name or 'by default'} of {track.name}: judges rows together, so that losses of "
+            f"mixed images do not mix; set mixup and cutmix to 0, or take {', '.join(single)}"
+        )
 
 
 def mix_images(key, images, mixup: float, cutmix: float) -> tuple[jax.Array, jax.Array]:

@@ -1,12 +1,24 @@
 """Labels of sequences: a model over windows of features, one output a frame or a clip."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from abaw_jax.tasks.task import Aux, Task, class_metrics, make_loss
+from abaw_jax.tasks.goals import (
+    Goal,
+    activate_goals,
+    add_parts,
+    check_tracks,
+    goal_labels,
+    goal_logits,
+    goal_part,
+    make_goal,
+    whole_batch,
+)
+from abaw_jax.tasks.task import Aux, Task
 from abaw_jax.tracks.track import Track
 
 
@@ -16,6 +28,7 @@ def make_sequences_task(
     *,
     loss: str | None = None,
     activation: str | None = None,
+    also: Sequence[Goal] = (),
     **options: Any,
 ) -> Task:
     """A loss of the track on every valid frame (or clip) of every window of the global batch.
@@ -29,38 +42,46 @@ def make_sequences_task(
     Of a track whose labels are of clips a window is a clip, every frame of which holds its label:
     the logits of its frames are averaged (`mean_over_frames`) before activation, losses and metrics
     see one row a clip, and predict gives (B, C).
+
+    also: goals of further tracks, as in `make_frames_task`; each head's BatchNorm counts the frames
+    that are valid for its own track. Raises InputError as `make_loss` and `check_tracks`.
     """
-    loss_of = make_loss(track, loss, activation, **options)
-    activate = track.find_activation(activation)
+    goals = (make_goal(track, loss, activation, **options), *also)
+    check_tracks([goal.track for goal in goals])
 
     def init(key, batch):
         variables = dict(model.init(key, batch["features"], batch["mask"]))
         return variables.pop("params"), variables
 
     def compute(params, model_state, batch, rngs, train):
-        labels, mask = batch["label"], batch["mask"]
-        valid = track.valid(labels) & mask
+        mask, labelled = batch["mask"], goal_labels(goals, batch)
+        valid = [rows for _, rows in labelled]  # of frames: they enter BatchNorm
         variables = {"params": params, **model_state}
-        inputs = (batch["features"], mask, valid)  # of frames: they enter BatchNorm
+        inputs = (batch["features"], mask, jnp.stack(valid, -1) if also else valid[0])
         if train and model_state:
             logits, model_state = model.apply(
                 variables, *inputs, train=True, rngs=rngs, mutable=list(model_state)
             )
         else:
             logits = model.apply(variables, *inputs, train=train, rngs=rngs)
-        if track.per_clip:  # a clip's first row is no padding, unless all of it is
-            logits, labels, valid = mean_over_frames(logits, mask), labels[:, 0], valid[:, 0]
-        losses, weights = loss_of(logits, labels, valid)
-        metrics = class_metrics(track, logits, labels, valid)
-        return losses.sum(), Aux(weights.sum(), metrics, model_state)
+        parts = []
+        for goal, own, (labels, valid) in zip(
+            goals, goal_logits(goals, logits), labelled, strict=True
+        ):
+            if track.per_clip:  # a clip's first row is no padding, unless all of it is
+                own, labels, valid = mean_over_frames(own, mask), labels[:, 0], valid[:, 0]
+            losses, weights = goal.loss(own, labels, valid)
+            parts.append(goal_part(goal, losses, weights, own, labels, valid))
+        loss_sum, weight, metrics = add_parts(goals, parts, batch)
+        return loss_sum, Aux(weight, metrics, model_state)
 
     def predict(params, model_state, batch):
         logits = model.apply({"params": params, **model_state}, batch["features"], batch["mask"])
         if track.per_clip:
             logits = mean_over_frames(logits, batch["mask"])
-        return {"probabilities": activate(logits)}
+        return activate_goals(goals, logits)
 
-    return Task(init, compute, predict)
+    return Task(init, compute, predict, lambda batch: whole_batch(goals, batch))
 
 
 def mean_over_frames(values: jax.Array, mask: jax.Array) -> jax.Array:

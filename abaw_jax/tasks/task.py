@@ -40,11 +40,14 @@ class Task:
         weights, so that neither micro-batches nor devices change the value. (Losses that judge
         rows together, `tracks.track.Loss`, do so within a micro-batch: there its size matters.)
     predict: (params, model_state, batch) -> dict of arrays with the batch's first axis.
+    whole: (global batch) -> the same with what its micro-batches must know of all of it, as arrays
+        with the batch's first axis; the step calls it before it cuts. By default there is nothing.
     """
 
     init: Callable[..., tuple[Any, Any]]
     loss: Callable[..., tuple[jax.Array, Aux]]
     predict: Callable[..., dict[str, jax.Array]]
+    whole: Callable[[Any], Any] = lambda batch: batch
 
 
 # Pixels of images (B, S, S, 3), 0 .. 255, to what a model takes, float32 of the same shape. Inside

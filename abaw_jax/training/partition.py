@@ -23,7 +23,7 @@ RULES = (
     (r"(.*/)?mlp/fc1/kernel", P("fsdp", "tensor")),
     (r"(.*/)?mlp/fc2/kernel", P("tensor", "fsdp")),
     (r"(.*/)?(patch_embed|decoder_pred)/kernel", P(None, "fsdp")),
-    (r"(.*/)?(decoder_embed|project|head|head/fc1|head/fc2)/kernel", P("fsdp", None)),
+    (r"(.*/)?(decoder_embed|project|head(_[a-z]+)?(/fc[12])?)/kernel", P("fsdp", None)),
 )
 
 

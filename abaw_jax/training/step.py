@@ -44,6 +44,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         rngs = stream_keys(seed, state.step)
+        batch = task.whole(batch)
         grads, loss_sum, aux = _sum_gradients(gradient, state, batch, rngs, accumulate)
         some = aux.weight > 0
         scale = jnp.where(some, 1.0 / jnp.where(some, aux.weight, 1.0), 0.0)
