@@ -35,6 +35,7 @@ def read(
     test_list: str | os.PathLike | None = None,
     test_example: str | os.PathLike | None = None,
     max_unmatched: int = 1000,
+    also: Sequence[str] = (),
 ) -> list[Split]:
     """Read the images that the rows name, and the labels of three tracks.
 
@@ -49,6 +50,7 @@ def read(
       test_example: an example submission of `task`; its lines give each test video's rows.
       max_unmatched: how many rows of a video may be without an image (or half of them, if that is
         more), before images and rows are taken not to belong together.
+      also: keys of the tracks that are learned besides; their labels are read in any case.
 
     Returns:
       Splits train, validation and (with a list or an example) test; labels `va`, `expr` and `au`.
@@ -58,6 +60,9 @@ def read(
     """
     if task not in TRACKS:
         raise InputError(f"task {task!r}: s-Aff-Wild2 has {', '.join(TRACKS)}")
+    for key in also:
+        if key.upper() not in TRACKS:
+            raise InputError(f"also: {key!r}; s-Aff-Wild2 has {', '.join(TRACKS).lower()}")
     roots = video_folders.check_roots(image_roots)
     places = video_folders.find_videos(roots)
     folder = image_folder.check_folder(annotations, "annotations")
