@@ -14,6 +14,9 @@ The argument names a scale (or the system, or both as `mae_transformer,paper`):
     tiny    seconds; for tests. Its scores mean nothing
     paper   Aff-Wild2 itself, ViT-B/16 at 224 pixels: an accelerator
 
+With the word `together`, as in `demo,together`, VA, EXPR and AU are learnt by one model; this track
+decides which parameters are kept, and its predictions go on.
+
 What is not set here is in configs/base.py.
 """
 
@@ -40,6 +43,7 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     config.ensemble.search_thresholds = True  # a threshold a unit; False: 0.5 for all
     SCALES[scale](config)
+    base.together(config, arg)
     return config.lock()
 
 

@@ -6,11 +6,17 @@ autoencoder pre-trained on the training crops, tuned on single labelled frames, 
 transformer over windows of its features; smoothing chosen on the validation set.
 """
 
+import importlib
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 SYSTEMS = ("mae_transformer",)
+TOGETHER = "together"  # a word of a config's argument
+SHARED = ("va", "expr", "au")  # tracks that are labels of the same videos
+LOSS_KEYS = (
+    "loss", "output", "loss_options", "label_smoothing", "class_weights", "positive_weights",
+)  # fmt: skip
 
 
 def parse(arg: str, track: str, scales: Sequence[str]) -> tuple[str, str]:
@@ -24,12 +30,32 @@ def parse(arg: str, track: str, scales: Sequence[str]) -> tuple[str, str]:
             system = word
         elif word in scales:
             scale = word
+        elif word == TOGETHER and track in SHARED:
+            continue
         else:
             raise ValueError(
                 f"configs/{track}.py:{arg}: {word!r} is neither a system ({', '.join(SYSTEMS)}) "
                 f"nor a scale ({', '.join(scales)})"
             )
     return system, scale
+
+
+def together(config: ConfigDict, arg: str) -> None:
+    """With the word `together` in the argument: VA, EXPR and AU from one model, in both stages.
+
+    The losses of the further tracks are those of their own configs at this scale, each with a
+    weight of 1.
+    """
+    if TOGETHER not in arg.split(","):
+        return
+    system, scale = config.system, config.name.removeprefix(f"{config.track}-")
+    config.name += f"-{TOGETHER}"
+    config.corpus.also = tuple(key for key in SHARED if key != config.track)
+    for key in config.corpus.also:
+        own = importlib.import_module(f"configs.{key}").get_config(f"{system},{scale}")
+        for section in ("finetune", "sequence"):
+            loss = {name: own[section][name] for name in LOSS_KEYS if name in own[section]}
+            config[section].also[key] = ConfigDict({"weight": 1.0, **loss})
 
 
 def optimizer(lr: float, **changes) -> ConfigDict:
@@ -71,6 +97,7 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         test_example="",  # the submission to fill in; both empty: no test set
         max_damaged=0.01,  # damaged images that a run accepts: a share, or a count from 1 up
         max_unmatched=1000,  # images without a row, or rows without one, a video may have
+        also=(),  # further tracks, whose labels are read as well: "va", "expr", "au"
         demo_size="default",  # tiny, default or large; empty: `root` must be given
         # Beside the images, for `sequence.modalities`; folders that are absent hold nothing.
         media=("batch1", "batch2", "new_vids"),  # <recording>.mp4, .avi
@@ -113,6 +140,7 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         frozen_blocks=0,  # these, and what is below them, stay as pre-trained; 0: all is tuned
         pooling="mean",
         dropout=0.1,
+        also=ConfigDict(),  # further tracks by key, each with the loss that it has; see `together`
         loss="",  # the track's; as the next three
         loss_options=ConfigDict(),  # what the loss takes besides, as gamma=2.0 of focal
         label_smoothing=0.0,
@@ -147,6 +175,7 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         activation="relu",
         positions="alibi",  # none, sincos, alibi or directed
         feature_dropout=0.1,
+        also=ConfigDict(),  # see above
         loss="",  # as the next three: see above
         loss_options=ConfigDict(),
         label_smoothing=0.0,

@@ -16,6 +16,9 @@ The argument names a scale (or the system, or both as `mae_transformer,paper`):
     faces   photographs of 48 pixels in Aff-Wild2's layout: half an hour on two cores
     paper   Aff-Wild2 itself, ViT-B/16 at 224 pixels: an accelerator
 
+With the word `together`, as in `demo,together`, VA, EXPR and AU are learnt by one model; this track
+decides which parameters are kept, and its predictions go on.
+
 What is not set here is in configs/base.py. Results, hardware and hours: the table in README.md.
 """
 
@@ -38,6 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
         section.update(loss="cross_entropy", label_smoothing=0.1)
     config.ensemble.kinds = ("box", "gaussian", "median", "majority")
     SCALES[scale](config)
+    base.together(config, arg)
     return config.lock()
 
 

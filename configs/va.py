@@ -13,6 +13,9 @@ The argument names a scale (or the system, or both as `mae_transformer,paper`):
     tiny    seconds; for tests. Its scores mean nothing
     paper   Aff-Wild2 itself, ViT-B/16 at 224 pixels: an accelerator
 
+With the word `together`, as in `demo,together`, VA, EXPR and AU are learnt by one model; this track
+decides which parameters are kept, and its predictions go on.
+
 What is not set here is in configs/base.py.
 """
 
@@ -38,6 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # Give predictions the mean and deviation of the training labels; see evaluation/matching.py.
     config.ensemble.match = False
     SCALES[scale](config)
+    base.together(config, arg)
     return config.lock()
 
 

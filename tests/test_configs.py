@@ -89,6 +89,35 @@ def test_test_files_are_those_of_the_demo_corpus(key):
     assert corpus.test_example == f"test_set_examples/{layout.EXAMPLES[name][0]}"
 
 
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+@pytest.mark.parametrize("key", ["va", "expr", "au"])
+def test_together_adds_the_other_tracks_with_their_own_losses(key, scale):
+    config = CONFIGS[key].get_config(f"{scale},together")
+    check_config(config, make_mesh())
+    others = {"va", "expr", "au"} - {key}
+    assert config.name == f"{key}-{scale}-together" and set(config.corpus.also) == others
+    for section in ("finetune", "sequence"):
+        assert set(config[section].also) == others
+        for other in others:
+            own = CONFIGS[other].get_config(scale)[section].to_dict()
+            part = config[section].also[other].to_dict()
+            assert part.pop("weight") == 1.0 and part.items() <= own.items()
+            assert part["loss"] and "class_weights" in part
+    # All else is the track's own config.
+    plain = CONFIGS[key].get_config(scale).to_dict()
+    made = config.to_dict() | {"name": plain["name"]}
+    for section in ("corpus", "finetune", "sequence"):
+        made[section] = made[section] | {"also": plain[section]["also"]}
+    assert made == plain
+
+
+def test_together_is_a_word_of_the_tracks_that_share_their_videos():
+    with pytest.raises(ValueError, match="'together' is neither a system"):
+        CONFIGS["ce"].get_config("tiny,together")
+    with pytest.raises(ValueError, match="configs/va.py:mae_transformer,faces: 'faces' is neither"):
+        CONFIGS["expr"].get_config("faces,together")
+
+
 def test_paper_scale_is_vit_b16():
     encoder = parts.make_encoder(CONFIGS["expr"].get_config("paper"))
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
