@@ -3,8 +3,9 @@
 An exported folder holds
 
     model.safetensors   the weights
-    config.json         everything else a prediction needs: architecture, class names, crop
-                        geometry, pixel normalisation, smoothing
+    config.json         everything else a prediction needs: architecture, class names (of further
+                        heads too, by track, in `also`), crop geometry, pixel normalisation,
+                        smoothing
     model.stablehlo     the prediction as a `jax.export` program of (weights, inputs), for CPU, GPU
                         and TPU, any number of examples at a time. JAX keeps such programs readable
                         for six months only; the two files above are the archive
@@ -48,6 +49,11 @@ def make_task(config: dict[str, Any], source: object) -> tuple[Task, dict[str, A
         raise InputError(
             f"{source}: classes {config.get('classes')}; this version has {TRACKS[track].classes}"
         )
+    for key, classes in config.get("also", {}).items():
+        if key not in TRACKS or classes != list(TRACKS[key].classes):
+            raise InputError(
+                f"{source}: track {key!r} with classes {classes}; this version has no such"
+            )
     try:
         task = MAKERS[kind](ml_collections.ConfigDict(config), TRACKS[track])
         params, state = jax.eval_shape(task.init, jax.random.key(0), example_inputs(config, 1))

@@ -4,7 +4,8 @@ Where labels are of clips, crops learn from their clip's label, which need not s
 (weak labels); clips are scored, each by the mean over its crops.
 
 The encoder starts from pretrain/model where there is one. The parameters that score best on the
-validation crops are kept.
+validation crops are kept. With tracks in `finetune.also` a crop counts for each track that it has a
+label of; the config's own decides which parameters are best.
 """
 
 import math
@@ -23,25 +24,40 @@ from abaw_jax.interop.archive import check_variables, content_hash, load_model, 
 from abaw_jax.recipe import Context
 from abaw_jax.stages.parts import (
     count_steps,
+    further_classes,
     make_finetune_task,
     make_loss_weights,
     make_schedule_optimizer,
     make_transforms,
+    section_tracks,
     training_figures,
 )
 from abaw_jax.tasks.task import Task
+from abaw_jax.tracks.together import join_labels, output_names, score_tracks, split_labels
+from abaw_jax.tracks.track import Track
 from abaw_jax.training.loop import train
 from abaw_jax.training.step import make_predict
 
 
 def labelled(context: Context, split: str) -> tuple[Any, np.ndarray, np.ndarray]:
-    """(records, indices of those with a valid label, labels (R, W)) of a split."""
-    folder = context.folder("prepare") / "records"
-    labels = load_index(folder, split).record_labels(context.track.key)
-    indices = np.flatnonzero(context.track.valid(labels))
-    if not len(indices):
-        raise InputError(f"{folder}: no {split} crop has a valid {context.track.name} label")
-    return open_records(folder, split), indices, labels
+    """(records, indices of those with a label of any track, labels (R, W) of all) of a split.
+
+    Raises InputError where a track has no label at all; of the validation set this is asked of the
+    config's own track alone.
+    """
+    folder, tracks = context.folder("prepare") / "records", learnt(context)
+    index = load_index(folder, split)
+    labels = [index.record_labels(track.key) for track in tracks]
+    valid = np.stack([track.valid(rows) for track, rows in zip(tracks, labels, strict=True)])
+    for track, rows in zip(tracks, valid, strict=True):
+        if not rows.any() and (track is context.track or split == "train"):
+            raise InputError(f"{folder}: no {split} crop has a valid {track.name} label")
+    return open_records(folder, split), np.flatnonzero(valid.any(axis=0)), join_labels(labels)
+
+
+def learnt(context: Context) -> list[Track]:
+    """The tracks that the stage learns, the config's own first."""
+    return section_tracks(context.config.finetune, context.track)
 
 
 def run(context: Context) -> dict:
@@ -78,7 +94,7 @@ def run(context: Context) -> dict:
         ema_decay=section.ema_decay or None,
         initial_params=pretrained(context),
         label="finetune",
-        metadata={"classes": list(track.classes)},
+        metadata={"classes": list(track.classes), **further_classes(section, track)},
     )
     save_model(
         folder / "model",
@@ -87,6 +103,7 @@ def run(context: Context) -> dict:
             "kind": "frame_classifier",
             "track": track.name,
             "classes": list(track.classes),
+            **further_classes(section, track),
             **context.section("image", "encoder", "finetune"),
         },
     )
@@ -114,8 +131,8 @@ def pretrained(context: Context) -> Callable[[Any], Any] | None:
 
 
 def make_evaluate(context: Context, task: Task) -> Callable[[Any, Any], dict[str, float]]:
-    """Figures on the labelled validation crops, one by one, or on the clips they are of."""
-    track, config = context.track, context.config
+    """Figures (`score_tracks`) on the validation crops, one by one, or on the clips they are of."""
+    config, tracks = context.config, learnt(context)
     records, indices, labels = labelled(context, "validation")
     index = load_index(context.folder("prepare") / "records", "validation")
     videos, truth = index.record_videos()[indices], labels[indices]
@@ -129,17 +146,20 @@ def make_evaluate(context: Context, task: Task) -> Callable[[Any, Any], dict[str
             transform=make_eval_transform(config.image.size),
             threads=config.threads,
         )
-        values = np.concatenate(
-            [
-                outputs["probabilities"][batch["mask"]]
-                for batch, outputs in predict(params, model_state, batches)
-            ]
-        )
-        rows = truth
-        if track.per_clip:
-            values, first = mean_by_clip(values, videos)
-            rows = truth[first]
-        return dict(track.summary(track.evaluate(track.decode(values), rows)).metrics)
+        parts = [
+            [outputs[name][batch["mask"]] for name in output_names(tracks)]
+            for batch, outputs in predict(params, model_state, batches)
+        ]
+        found = {}
+        for track, values, rows in zip(
+            tracks, zip(*parts, strict=True), split_labels(truth, tracks), strict=True
+        ):
+            values = np.concatenate(values)
+            if track.per_clip:
+                values, first = mean_by_clip(values, videos)
+                rows = rows[first]
+            found[track.key] = [(values, rows)]
+        return score_tracks(tracks, found)
 
     return evaluate
 

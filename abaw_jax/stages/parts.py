@@ -17,9 +17,12 @@ from abaw_jax.models.mae import MAE
 from abaw_jax.models.sequence import SequenceModel
 from abaw_jax.models.vit import ViT
 from abaw_jax.tasks.frames import make_frames_task
+from abaw_jax.tasks.goals import Goal, make_goal
 from abaw_jax.tasks.reconstruct import make_reconstruct_task
 from abaw_jax.tasks.sequences import make_sequences_task
 from abaw_jax.tasks.task import Normalise, Task, normalise_by_channel, normalise_by_image
+from abaw_jax.tracks import TRACKS
+from abaw_jax.tracks.together import split_labels
 from abaw_jax.tracks.track import Track
 from abaw_jax.training.loop import TrainResult
 from abaw_jax.training.optim import Optimizer, freeze_blocks, make_optimizer
@@ -105,23 +108,47 @@ def make_pretrain_task(config: Any) -> Task:
     )
 
 
-def make_finetune_task(config: Any, track: Track, weights: Weights | None = None) -> Task:
+def section_tracks(section: Any, track: Track) -> list[Track]:
+    """The tracks that a training section learns: the config's own, then those of its `also`."""
+    return [track, *(TRACKS[key] for key in sorted(section.get("also") or {}))]
+
+
+def further_classes(section: Any, track: Track) -> dict[str, Any]:
+    """What files say of a model's further heads: {'also': {key: classes}}; {} without any."""
+    further = section_tracks(section, track)[1:]
+    return {"also": {other.key: list(other.classes) for other in further}} if further else {}
+
+
+def make_finetune_task(
+    config: Any, track: Track, weights: Mapping[str, Weights] | None = None
+) -> Task:
     """Labels of frames as the section `finetune` says; weights: those of `make_loss_weights`."""
     section = config.finetune
-    model = FrameClassifier(make_encoder(config), track.outputs, section.pooling, section.dropout)
+    further = section_tracks(section, track)[1:]
+    model = FrameClassifier(
+        make_encoder(config),
+        track.outputs,
+        section.pooling,
+        section.dropout,
+        also=tuple((other.key, other.outputs) for other in further),
+    )
     return make_frames_task(
         model,
         track,
         normalise=make_normalise(config),
         mixup=section.mixup,
         cutmix=section.cutmix,
-        **make_loss_arguments(section, weights),
+        also=make_further_goals(section, further, weights),
+        **make_loss_arguments(section, (weights or {}).get(track.key)),
     )
 
 
-def make_sequence_task(config: Any, track: Track, weights: Weights | None = None) -> Task:
+def make_sequence_task(
+    config: Any, track: Track, weights: Mapping[str, Weights] | None = None
+) -> Task:
     """Labels of sequences as the section `sequence` says; weights as above."""
     section = config.sequence
+    further = section_tracks(section, track)[1:]
     model = SequenceModel(
         width=section.width,
         depth=section.depth,
@@ -133,29 +160,60 @@ def make_sequence_task(config: Any, track: Track, weights: Weights | None = None
         activation=section.activation,
         positions=section.positions,
         feature_dropout=section.feature_dropout,
+        also=tuple((other.key, other.outputs) for other in further),
     )
-    return make_sequences_task(model, track, **make_loss_arguments(section, weights))
+    return make_sequences_task(
+        model,
+        track,
+        also=make_further_goals(section, further, weights),
+        **make_loss_arguments(section, (weights or {}).get(track.key)),
+    )
+
+
+def make_further_goals(
+    section: Any, tracks: Sequence[Track], weights: Mapping[str, Weights] | None
+) -> list[Goal]:
+    """The goals of a section's further tracks, as its `also` says: a section of a loss for each."""
+    return [
+        make_goal(
+            track,
+            weight=section.also[track.key].get("weight", 1.0),
+            **make_loss_arguments(section.also[track.key], (weights or {}).get(track.key)),
+        )
+        for track in tracks
+    ]
 
 
 def make_loss_arguments(section: Any, weights: Weights | None) -> dict[str, Any]:
     """What a training section says of its loss, as a task takes it.
 
-    Keys that a section may leave out: loss, output (the track's defaults), loss_options (none).
+    Keys that a section may leave out: loss, output (the track's defaults), label_smoothing and
+    loss_options (none).
     """
     return {
         "loss": section.get("loss"),
         "activation": section.get("output"),
-        "label_smoothing": section.label_smoothing or None,
+        "label_smoothing": section.get("label_smoothing") or None,
         **(section.get("loss_options") or {}),
         **(weights or {}),
     }
 
 
-def make_loss_weights(section: Any, labels: np.ndarray, track: Track) -> Weights:
-    """Weights of a training section's loss from the training labels (n, W), by option.
+def make_loss_weights(section: Any, labels: np.ndarray, track: Track) -> dict[str, Weights]:
+    """Weights of a training section's losses from the training labels (n, W) of all its tracks.
 
-    Its keys class_weights and positive_weights, where there are any, hold rules or numbers.
+    By track key, then by option: the keys class_weights and positive_weights of the section, and of
+    its parts in `also`, hold rules or numbers where there are any.
     """
+    tracks = section_tracks(section, track)
+    sections = [section, *(section.also[other.key] for other in tracks[1:])]
+    return {
+        track.key: _track_weights(part, rows, track)
+        for part, rows, track in zip(sections, split_labels(labels, tracks), tracks, strict=True)
+    }
+
+
+def _track_weights(section: Any, labels: np.ndarray, track: Track) -> Weights:
     weights = {
         option: make_class_weights(rule, labels, track.outputs, option)
         for option in WEIGHT_RULES
