@@ -6,7 +6,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from abaw_jax.errors import InputError
+from abaw_jax.errors import InputError, unknown_name
 from abaw_jax.evaluation.smoothing import smoothing_grid
 from abaw_jax.evaluation.stacking import is_choice
 from abaw_jax.models.sequence import POSITIONS
@@ -20,7 +20,9 @@ from abaw_jax.stages.parts import (
     make_sequence_task,
     make_transforms,
     parse_weight_rule,
+    section_tracks,
 )
+from abaw_jax.tasks.goals import check_tracks
 from abaw_jax.tracks import TRACKS, Track
 from abaw_jax.training.partition import check_batch
 
@@ -41,6 +43,11 @@ COUNTS = (
     *(f"{section}.{key}" for section in TRAINED for key in ("batch_size", "accumulate")),
     *(f"{section}.evaluations" for section in ("finetune", "sequence")),
 )
+# Of a track in `also`; all may be left out.
+LOSS_KEYS = (
+    "weight", "loss", "output", "loss_options", "label_smoothing", "class_weights",
+    "positive_weights",
+)  # fmt: skip
 # What must be a multiple of what; sin-cos positions take a width in two parts an axis.
 MULTIPLES = (
     ("image.size", "encoder.patch_size"),
@@ -85,6 +92,7 @@ def check_config(config: Any, mesh: Mesh) -> None:
         with _within(f"config.{name}"):
             check_batch(section.batch_size, mesh, section.accumulate)
             make_schedule_optimizer(section, 10 * section.batch_size)
+    _check_tracks(config)
     for name, make_task in (("finetune", make_finetune_task), ("sequence", make_sequence_task)):
         with _within(f"config.{name}"):
             _check_loss(config, name, make_task)
@@ -115,15 +123,45 @@ def _check_loss(config: Any, name: str, make_task: Callable[..., Any]) -> None:
 
     The labels are not known yet: weights of 1 stand for those that a rule will find in them.
     """
-    track, section, weights = TRACKS[config.track], config[name], {}
-    for option in WEIGHT_RULES:
-        rule = section.get(option)
-        if rule is None or parse_weight_rule(rule, track.outputs, option)[0] == "none":
-            continue
-        if isinstance(rule, str) and track.label_type != "int32":
-            raise InputError(f"{option} {rule!r}: {track.name} has no classes to count")
-        weights[option] = (1.0,) * track.outputs
-    make_task(config, track, weights)
+    section, weights = config[name], {}
+    for track in section_tracks(section, TRACKS[config.track]):
+        part = section if track.key == config.track else section.also[track.key]
+        weights[track.key] = {}
+        for option in WEIGHT_RULES:
+            rule = part.get(option)
+            if rule is None or parse_weight_rule(rule, track.outputs, option)[0] == "none":
+                continue
+            if isinstance(rule, str) and track.label_type != "int32":
+                raise InputError(f"{option} {rule!r}: {track.name} has no classes to count")
+            weights[track.key][option] = (1.0,) * track.outputs
+    make_task(config, TRACKS[config.track], weights)
+
+
+def _check_tracks(config: Any) -> None:
+    """Raise InputError for further tracks that cannot be learnt, or not from this corpus."""
+    read = tuple(config.corpus.get("also", ()))
+    for key in read:
+        if key not in TRACKS:
+            raise unknown_name("config.corpus.also", key, "a track", TRACKS)
+    for name in ("finetune", "sequence"):
+        for key, part in (config[name].get("also") or {}).items():
+            where = f"config.{name}.also.{key}"
+            if key not in TRACKS:
+                raise unknown_name(f"config.{name}.also", key, "a track", TRACKS)
+            if not hasattr(part, "items"):
+                raise InputError(f"{where}: {part!r}; expected {{'weight': ..., 'loss': ...}}")
+            for unknown in sorted(set(part) - set(LOSS_KEYS)):
+                raise unknown_name(where, unknown, "a key of a further track", LOSS_KEYS)
+            weight = part.get("weight", 1.0)
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
+                raise InputError(f"{where}.weight: {weight!r}; expected a number above 0")
+            with _within(where):
+                check_tracks([TRACKS[config.track], TRACKS[key]])
+            if key not in read:
+                raise InputError(
+                    f"{where}: labels of {key} are not read; name it in config.corpus.also, which "
+                    f"is {read}"
+                )
 
 
 def _check_decision(section: Any, track: Track) -> None:

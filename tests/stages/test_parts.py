@@ -10,7 +10,8 @@ import pytest
 from abaw_jax.errors import InputError
 from abaw_jax.stages import parts
 from abaw_jax.stages.check import check_config
-from abaw_jax.tracks import AU, EXPR
+from abaw_jax.tracks import AU, EXPR, VA
+from abaw_jax.tracks.together import join_labels
 from abaw_jax.training.partition import make_mesh
 from abaw_jax.training.state import named_leaves
 from abaw_jax.training.step import make_state, make_train_step
@@ -133,7 +134,7 @@ def test_a_section_chooses_loss_output_and_weights(config):
         positive_weights="ratio", output="sigmoid",
     )  # fmt: skip
     labels = np.random.default_rng(0).integers(0, 2, (50, 12))
-    weights = parts.make_loss_weights(section, labels, AU)
+    weights = parts.make_loss_weights(section, labels, AU)["au"]
     on = labels.sum(0)
     assert weights["class_weights"] == pytest.approx(tuple(on.max() / on))
     assert weights["positive_weights"] == pytest.approx(tuple((50 - on) / on))
@@ -141,9 +142,9 @@ def test_a_section_chooses_loss_output_and_weights(config):
     assert arguments == {
         "loss": "binary_cross_entropy", "activation": "sigmoid", "label_smoothing": None, **weights,
     }  # fmt: skip
-    parts.make_sequence_task(config, AU, weights)
+    parts.make_sequence_task(config, AU, {"au": weights})
     section.class_weights = "none"
-    assert list(parts.make_loss_weights(section, labels, AU)) == ["positive_weights"]
+    assert list(parts.make_loss_weights(section, labels, AU)["au"]) == ["positive_weights"]
     section.update(loss="focal", loss_options={"gamma": 3.0})
     assert parts.make_loss_arguments(section, None)["gamma"] == 3.0
 
@@ -173,6 +174,78 @@ def test_impossible_losses_are_named(config, section, track, changes, named):
     assert named in str(caught.value)
 
 
+@pytest.fixture
+def together():
+    return va.get_config("tiny,together").unlock()
+
+
+def test_each_track_has_weights_of_its_own_labels(together):
+    section = together.sequence
+    section.also.expr.class_weights = "max"
+    expr_labels = np.array([0] * 16 + [1] * 4 + [-1] * 4)[:, None]
+    au_labels = np.tile([1, 0] * 6, (24, 1))
+    au_labels[:6] = 1
+    labels = join_labels([np.zeros((24, 2), np.float32), au_labels, expr_labels])
+    weights = parts.make_loss_weights(section, labels, VA)
+    assert list(weights) == ["va", "au", "expr"] and weights["va"] == {}
+    assert weights["expr"] == {"class_weights": (1, 4, 0, 0, 0, 0, 0, 0)}
+    assert weights["au"]["positive_weights"][1] == pytest.approx(3**0.5)  # 6 rows of 24 are on
+    task = parts.make_sequence_task(together, VA, weights)
+    shapes = {"features": jnp.zeros((2, 4, 8)), "mask": jnp.ones((2, 4), bool)}
+    params, state = jax.eval_shape(task.init, jax.random.key(0), shapes)
+    assert {"head", "head_au", "head_expr"} < params.keys()
+    assert state["batch_stats"].keys() == {"head", "head_au", "head_expr"}
+
+
+@pytest.mark.parametrize("section", ["finetune", "sequence"])
+@pytest.mark.parametrize(
+    ("key", "part", "read", "named"),
+    [
+        ("exqr", {}, (), "config.SECTION.also: 'exqr' is not a track; .*did you mean 'expr'"),
+        ("va", {}, (), "config.SECTION.also.va: tracks VA, VA: one stands twice"),
+        (
+            "emi",
+            {},
+            (),
+            "config.SECTION.also.emi: .*labels of EMI are of clips; it is learnt alone",
+        ),
+        (
+            "ce",
+            {},
+            ("expr",),
+            "config.SECTION.also.ce: labels of ce are not read; name it in config.",
+        ),
+        ("ce", {}, ("c",), "config.corpus.also: 'c' is not a track"),
+        (
+            "ce",
+            {"los": "focal"},
+            ("ce",),
+            "config.SECTION.also.ce: 'los' is not a key of a further",
+        ),
+        ("ce", {"weight": 0.0}, ("ce",), "config.SECTION.also.ce.weight: 0.0; expected a number"),
+        ("ce", 1.0, ("ce",), "config.SECTION.also.ce: 1.0; expected {'weight': ..., 'loss': ...}"),
+        ("ce", {"loss": "ccc"}, ("ce",), "config.SECTION: .*CE has no such loss"),
+        ("ce", {"class_weights": (1.0,)}, ("ce",), "config.SECTION: .*expected 7 numbers"),
+    ],
+)
+def test_impossible_further_tracks_are_named(together, section, key, part, read, named):
+    for name in ("finetune", "sequence"):
+        together[name].also = {}
+    with together.ignore_type():
+        together.corpus.also = read
+        together[section].also = {key: part}
+    with pytest.raises(InputError, match="^" + named.replace("SECTION", section)) as caught:
+        check_config(together, make_mesh())
+    assert "\n" not in str(caught.value)
+
+
+def test_mixing_with_a_further_loss_of_rows_together_is_named(together):
+    together.finetune.update(loss="mse", mixup=0.5)
+    together.finetune.also.au.update(loss="soft_f1", positive_weights="none")
+    with pytest.raises(InputError, match=r"^config\.finetune: loss soft_f1 of AU: judges rows"):
+        check_config(together, make_mesh())
+
+
 def test_count_steps(config):
     config.finetune.update(epochs=2.5, batch_size=16)
     steps, epoch = parts.count_steps(config.finetune, 100)
@@ -200,26 +273,21 @@ def test_warm_up_longer_than_the_run(config):
     np.testing.assert_allclose(rates, np.arange(11) / 100, atol=1e-8)
 
 
-def tune(config, frozen):
-    """(parameters before, state after two steps, operations of a step) with frozen blocks."""
-    section = config.finetune
-    section.frozen_blocks = frozen
+def lowered_step(config, frozen):
+    """(state, batch, step before it is compiled) of fine-tuning with that many frozen blocks."""
+    config.finetune.frozen_blocks = frozen
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.integers(0, 256, (4, 16, 16, 3), np.uint8),
         "label": rng.integers(0, 8, (4, 1), np.int32),
     }
-    task, optimizer = (
-        parts.make_finetune_task(config, EXPR),
-        parts.make_schedule_optimizer(section, 4),
-    )
+    task = parts.make_finetune_task(config, EXPR)
+    optimizer = parts.make_schedule_optimizer(config.finetune, 4)
     mesh = make_mesh((1, 1, 1), jax.devices()[:1])
     with jax.set_mesh(mesh):
         state = make_state(task, optimizer, seed=0, batch=batch, mesh=mesh, ema_decay=0.5)
         step = jax.jit(make_train_step(task, optimizer, seed=0, ema_decay=0.5))
-        compiled = step.lower(state, batch).compile()
-        after = compiled(compiled(state, batch)[0], batch)[0]
-    return state.params, after, compiled.cost_analysis()["flops"]
+        return state, batch, step.lower(state, batch)
 
 
 def test_frozen_blocks_stay_and_save_their_backward_pass(config):
@@ -227,9 +295,11 @@ def test_frozen_blocks_stay_and_save_their_backward_pass(config):
     config.encoder.update(width=16, depth=3, remat=True)
     config.finetune.update(batch_size=4, epochs=9.0)
     config.finetune.optimizer.update(lr=0.1, warmup_epochs=0.0, weight_decay=0.5, layer_decay=0.8)
-    before, after, operations = tune(config, 2)
+    state, batch, lowered = lowered_step(config, 2)
+    compiled = lowered.compile()
+    after = compiled(compiled(state, batch)[0], batch)[0]
     frozen = ("patch_embed", "cls_token", "blocks_0", "blocks_1")
-    start = named_leaves(before)
+    start = named_leaves(state.params)
     for tree in (after.params, after.ema):
         for path, leaf in named_leaves(tree).items():
             same = np.asarray(leaf).tobytes() == np.asarray(start[path]).tobytes()
@@ -237,7 +307,8 @@ def test_frozen_blocks_stay_and_save_their_backward_pass(config):
     arrays = [path for path, leaf in named_leaves(after.opt_state).items() if jnp.ndim(leaf)]
     assert arrays and not any(name in path for path in arrays for name in frozen)
     # Of 12 passes through a block (3 forward, 3 again, 3 x 2 backward) 6 are left.
-    assert operations < 0.65 * tune(config, 0)[2]
+    whole = lowered_step(config, 0)[2]
+    assert lowered.cost_analysis()["flops"] < 0.65 * whole.cost_analysis()["flops"]
 
 
 @pytest.mark.parametrize(
