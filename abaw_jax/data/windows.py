@@ -63,7 +63,7 @@ class Windows:
 
     Attributes:
         videos: V names. rows: int64 (V + 1,), rows rows[v] .. rows[v+1]-1 are video v's.
-        labels: (N, K), or None. invalid: the label that stands for "none".
+        labels: (N, K), or None. invalid: the label that stands for "none", or the row (K,).
         video, start: int64 (M,), video number and first row, counted in its video, of each.
         length: T. causal: `start` may be negative; rows before the first repeat the first.
         whole: each window stands for its whole video, see `make_clip_windows`.
@@ -76,7 +76,7 @@ class Windows:
     start: np.ndarray
     length: int
     causal: bool
-    invalid: float
+    invalid: float | np.ndarray
     whole: bool = False
 
     def __len__(self) -> int:

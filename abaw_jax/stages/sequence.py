@@ -4,12 +4,17 @@ Also sequence/predictions/<split>, a file a video with a row for every annotatio
 overlapping windows say of a frame is averaged. Where labels are of clips, a window is a clip, and
 its file has one row. With folds, sequence/predictions is the mean of the members, whose own lie in
 sequence/members/<member>/<split>, and sequence/fold1/model and so on are the models besides.
+
+Tracks of `sequence.also` are learnt beside the config's own, which alone decides which parameters
+are best; what is predicted of them lies in folders whose names end in their keys, as
+sequence/predictions_expr/<split>.
 """
 
+import dataclasses
 import functools
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +31,7 @@ from abaw_jax.data.windows import (
     window_batches,
     window_epoch,
 )
+from abaw_jax.errors import InputError
 from abaw_jax.evaluation.predictions import save_prediction
 from abaw_jax.interop.archive import content_hash, save_model
 from abaw_jax.recipe import Context
@@ -34,12 +40,21 @@ from abaw_jax.stages.members import ALL, label_rows, member_windows, of_videos
 from abaw_jax.stages.modalities import describe_features, open_stores
 from abaw_jax.stages.parts import (
     count_steps,
+    further_classes,
     make_loss_weights,
     make_schedule_optimizer,
     make_sequence_task,
+    section_tracks,
     training_figures,
 )
 from abaw_jax.tasks.task import Task
+from abaw_jax.tracks.together import (
+    invalid_labels,
+    join_labels,
+    output_names,
+    score_tracks,
+    split_outputs,
+)
 from abaw_jax.tracks.track import Track
 from abaw_jax.training.loop import TrainResult, train
 from abaw_jax.training.step import make_predict
@@ -68,12 +83,12 @@ def run(context: Context) -> dict:
     """
     config, folder, track = context.config, context.folder("sequence"), context.track
     windows, reader = split_windows(context, "train")
-    task = make_sequence_task(
-        config, track, make_loss_weights(config.sequence, windows.labels, track)
-    )
+    labels = with_all_labels(context, windows).labels
+    task = make_sequence_task(config, track, make_loss_weights(config.sequence, labels, track))
     predict = make_windows_predict(context, task)
     opened = {split: split_windows(context, split) for split in splits(context)}
-    labels = video_labels(load_index(context.folder("prepare") / "records", "validation"), track)
+    index = load_index(context.folder("prepare") / "records", "validation")
+    labels = {other.key: video_labels(index, other) for other in learnt(context)}
     sums: dict[tuple[str, str], np.ndarray] = {}
     results = {}
     for number, (name, chosen) in enumerate(member_windows(context, windows).items()):
@@ -82,7 +97,7 @@ def run(context: Context) -> dict:
         if number:
             held_out = np.setdiff1d(windows.video, chosen.video)
             judged = of_videos(windows, held_out), reader
-            truth = {windows.videos[v]: label_rows(windows, v) for v in held_out}
+            truth = {track.key: {windows.videos[v]: label_rows(windows, v) for v in held_out}}
         place = folder / name if number else folder
         result = train_member(
             context,
@@ -90,7 +105,7 @@ def run(context: Context) -> dict:
             place,
             chosen,
             reader,
-            make_evaluate(track, truth, functools.partial(predict, *judged)),
+            make_evaluate(learnt(context), truth, functools.partial(predict, *judged)),
             seed=config.seed + number,
             label=f"sequence {name}" if number else "sequence",
         )
@@ -104,14 +119,11 @@ def run(context: Context) -> dict:
     means = {key: (total / len(results)).astype(np.float32) for key, total in sums.items()}
     for (split, video), values in means.items():
         _save(context, folder / "predictions" / split, video, values)
-    statistics = sum(
-        track.evaluate(track.decode(means["validation", video]), rows)
-        for video, rows in labels.items()
-    )
     figures = training_figures(results[ALL])
     if config.sequence.folds:
         figures["single"] = figures[track.score_name]
-        figures |= track.summary(statistics).metrics
+        validation = {video: means["validation", video] for video in labels[track.key]}
+        figures |= score_videos(learnt(context), labels, validation)
     return {
         "split": "validation",
         "score": figures[track.score_name],
@@ -119,6 +131,23 @@ def run(context: Context) -> dict:
         "samples": int(sum(track.valid(label_rows(windows, v)).sum() for v in set(windows.video))),
         "content": [content_hash(folder / name / "model") for name in ("", *list(results)[1:])],
     }
+
+
+def learnt(context: Context) -> list[Track]:
+    """The tracks that the stage learns, the config's own first."""
+    return section_tracks(context.config.sequence, context.track)
+
+
+def with_all_labels(context: Context, windows: Windows) -> Windows:
+    """Training windows with the labels of all tracks, side by side (`tracks.together`)."""
+    tracks = learnt(context)
+    index = load_index(context.folder("prepare") / "records", "train")
+    for track in tracks:
+        if not track.valid(index.labels.get(track.key, invalid_labels([track]))).any():
+            folder = context.folder("prepare") / "records"
+            raise InputError(f"{folder}: no train row has a valid {track.name} label")
+    labels = join_labels([index.labels[track.key] for track in tracks])
+    return dataclasses.replace(windows, labels=labels, invalid=invalid_labels(tracks))
 
 
 def train_member(
@@ -139,7 +168,7 @@ def train_member(
     return train(
         task,
         make_batches=lambda start: window_batches(
-            windows,
+            with_all_labels(context, windows),
             reader,
             batch_size=section.batch_size,
             seed=seed,
@@ -161,7 +190,7 @@ def train_member(
         ema_decay=section.ema_decay or None,
         label=label,
         unit="windows",
-        metadata={"classes": list(track.classes)},
+        metadata={"classes": list(track.classes), **further_classes(section, track)},
     )
 
 
@@ -174,6 +203,7 @@ def _save_member(context: Context, folder: pathlib.Path, result: TrainResult) ->
             "kind": "sequence_model",
             "track": context.track.name,
             "classes": list(context.track.classes),
+            **further_classes(context.config.sequence, context.track),
             "features": describe_features(context),
             **context.section("sequence"),
         },
@@ -181,13 +211,18 @@ def _save_member(context: Context, folder: pathlib.Path, result: TrainResult) ->
 
 
 def _save(context: Context, folder: pathlib.Path, video: str, values: np.ndarray) -> None:
-    frames = np.arange(1, len(values) + 1, dtype=np.int32)
-    save_prediction(folder, video, frames, values, context.track.classes)
+    """Write values (rows, sum of K) to the folder of a split, further tracks' beside its parent."""
+    frames, tracks = np.arange(1, len(values) + 1, dtype=np.int32), learnt(context)
+    for track, part in zip(tracks, split_outputs(values, tracks), strict=True):
+        own = folder.parent.with_name(f"{folder.parent.name}_{track.key}") / folder.name
+        place = folder if track is context.track else own
+        save_prediction(place, video, frames, part, track.classes)
 
 
 def make_windows_predict(context: Context, task: Task) -> Callable[..., dict[str, np.ndarray]]:
-    """predict(windows, reader, params, model_state) -> probabilities (rows, C) of each video that
-    has windows, (1, C) of a clip."""
+    """predict(windows, reader, params, model_state) -> values (rows, C) of each video that has
+    windows, (1, C) of a clip; of several tracks those of all, side by side."""
+    names = output_names(learnt(context))
     run_model = make_predict(task, context.mesh)
 
     def predict(
@@ -198,7 +233,12 @@ def make_windows_predict(context: Context, task: Task) -> Callable[..., dict[str
             windows, reader, batch_size=section.batch_size, threads=context.config.threads
         )
         parts = [
-            (output["probabilities"], batch["video"], batch["start"], batch["mask"])
+            (
+                np.concatenate([output[n] for n in names], -1),
+                batch["video"],
+                batch["start"],
+                batch["mask"],
+            )
             for batch, output in run_model(params, model_state, batches)
         ]
         values, video, start, mask = (np.concatenate(a) for a in zip(*parts, strict=True))
@@ -214,15 +254,32 @@ def make_windows_predict(context: Context, task: Task) -> Callable[..., dict[str
 
 
 def make_evaluate(
-    track: Track,
-    labels: Mapping[str, np.ndarray],
+    tracks: Sequence[Track],
+    labels: Mapping[str, Mapping[str, np.ndarray]],
     predict: Callable[[Any, Any], dict[str, np.ndarray]],
 ) -> Callable[[Any, Any], dict[str, float]]:
-    """Figures over every labelled row (or clip) of these videos, each counted once."""
+    """Figures over every labelled row (or clip) of these videos, each counted once.
+
+    labels: track key -> video -> its label rows; of the first track at least.
+    """
 
     def evaluate(params: Any, model_state: Any) -> dict[str, float]:
-        found = predict(params, model_state)
-        statistics = sum(track.evaluate(track.decode(found[v]), labels[v]) for v in labels)
-        return dict(track.summary(statistics).metrics)
+        return score_videos(tracks, labels, predict(params, model_state))
 
     return evaluate
+
+
+def score_videos(
+    tracks: Sequence[Track],
+    labels: Mapping[str, Mapping[str, np.ndarray]],
+    found: Mapping[str, np.ndarray],
+) -> dict[str, float]:
+    """`score_tracks` of values (rows, C) of all tracks, by video; labels as in `make_evaluate`."""
+    pairs = {
+        track.key: [
+            (split_outputs(found[video], tracks)[at], rows)
+            for video, rows in labels.get(track.key, {}).items()
+        ]
+        for at, track in enumerate(tracks)
+    }
+    return score_tracks(tracks, pairs)
