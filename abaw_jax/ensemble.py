@@ -4,16 +4,20 @@
         --annotations A --method weights --output DIR
 
 Each member is a folder of <video>.npz predictions, whichever system made it. A is a folder of
-<video>.txt annotation files, the challenge's folder, or the folder of all annotations. Two scores
-are given: of the combination on the frames it was tuned on, and cross-validated, each fold of
-videos scored by weights found on the others. Folds keep a recording's videos together, and a
-person's with --persons. --compare scores every other method too.
+<video>.txt annotation files, the challenge's folder, or the folder of all annotations; for EMI,
+whose labels are of clips, a csv table or the folder of train_split.csv and valid_split.csv. Two
+scores are given: of the combination on the frames it was tuned on, and cross-validated, each fold
+of videos scored by what was found on the others. Folds keep a recording's videos together, and a
+person's with --persons. --compare scores every other method too. With --search_thresholds (AU) each
+class gets a threshold of its own, chosen with the combination on the same frames and scored so; the
+predictions are written such that the track's own threshold decides as these do.
 
 The combination is written to DIR/ensemble.json, and its predictions of all videos that any member
 has, annotated or not, to DIR/predictions. With --combination FILE in place of --annotations and
 --method, a stored ensemble.json is used as it is, on other videos by members of the same names.
 """
 
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,6 +36,7 @@ from abaw_jax.evaluation.ensemble import (
     Labelled,
     Result,
     apply,
+    compare_with_best,
     evaluate_ensemble,
     label_rows,
     score_members,
@@ -43,7 +48,7 @@ from abaw_jax.evaluation.scenes import read_scenes
 from abaw_jax.evaluation.smoothing import GAP_RULES
 from abaw_jax.files import read_json, write_json
 from abaw_jax.tracks import Track
-from abaw_jax.tracks.annotations import annotation_files, find_split, read_annotation
+from abaw_jax.tracks.annotations import read_labels
 
 
 def _define_flags(define: command.Define) -> None:
@@ -52,6 +57,7 @@ def _define_flags(define: command.Define) -> None:
     define("string", "split", "Validation_Set", "Which folder of the annotations.")
     define("enum", "method", "weights", METHODS, "How members are combined.")
     define("bool", "compare", False, "Score the other methods too.")
+    define("bool", "search_thresholds", False, "AU: choose a threshold for each unit as well.")
     define("string", "output", None, "Folder to write to.")
     define("string", "combination", None, "A stored ensemble.json to use as it is.")
     define("integer", "folds", 5, "Folds of videos to cross-validate over.", lower_bound=2)
@@ -62,7 +68,7 @@ def _define_flags(define: command.Define) -> None:
     define("enum", "gaps", None, GAP_RULES, "Fill frames a member lacks from its own neighbours.")
 
 
-def _read_options(options: flags.FlagValues, rest: Sequence[str]) -> dict[str, str]:
+def _read_options(options: flags.FlagValues, rest: Sequence[str], track: Track) -> dict[str, str]:
     """Member name -> folder; InputError where the flags do not go together."""
     wrong = [text for text in rest if "=" not in text or not options.predictions]
     command.refuse_arguments(wrong)
@@ -71,6 +77,10 @@ def _read_options(options: flags.FlagValues, rest: Sequence[str]) -> dict[str, s
         raise InputError("give one of --annotations and --combination; see --help")
     if options.fold_file and options["folds"].present:
         raise InputError("give one of --folds and --fold_file; see --help")
+    if options.search_thresholds and options.combination:
+        raise InputError("--search_thresholds needs --annotations; see --help")
+    if options.search_thresholds and track.thresholds is None:
+        raise InputError(f"--search_thresholds: {track.name} is not decided by thresholds")
     needs_scenes = options.method == "scenes" and not options.combination
     if needs_scenes and not (options.scenes and options.member_scene):
         raise InputError("--method=scenes needs --scenes and --member_scene; see --help")
@@ -164,6 +174,7 @@ def _record(
                 name: {"tuned": r.tuned.score, "cross_validated": r.cross_validated.score}
                 for name, r in results.items()
             },
+            **_against_best(written, aligned, labelled, track),
         },
         "metrics": dict(written.cross_validated.metrics),
         "per_class": list(written.cross_validated.per_class),
@@ -180,6 +191,15 @@ def _record(
     }
 
 
+def _against_best(
+    written: Result, aligned: Aligned, labelled: Labelled, track: Track
+) -> dict[str, Any]:
+    """The combination out of fold beside the best member alone, recordings drawn again."""
+    member, found = compare_with_best(written, aligned, labelled, track)
+    difference = dataclasses.asdict(found.difference)
+    return {"best_member": {"member": member, **difference, "better": found.a_better}}
+
+
 _LACKS = {"videos": "lacks videos", "frames": "lacks frames", "filled": "filled"}
 
 
@@ -191,16 +211,25 @@ def _show(record: Mapping[str, Any]) -> None:
         for name in members
     ]
     print(text_table(rows) + "\n")
+    limits = dict(zip(record["classes"], record["thresholds"] or (), strict=False))
     rows = [
-        {"method": name + ("" if name in TUNED else " (nothing tuned)"), **scores}
+        {"method": name + ("" if name in TUNED or limits else " (nothing tuned)"), **scores}
         for name, scores in record["scores"]["methods"].items()
     ]
     print(text_table(rows))
+    if limits:
+        print("\nthresholds " + ", ".join(f"{name} {t:.3g}" for name, t in limits.items()))
     print(
         f"\n{record['frames']} labelled frames of {record['videos']} videos in "
         f"{len(record['scores']['folds'])} folds (kept together: {record['folds_by']})"
     )
     scores = record["scores"]
+    best = scores["best_member"]
+    print(
+        f"against {best['member']} alone, the best member: {best['value']:+.4f}, 95 % of resamples "
+        f"of the recordings {best['low']:+.4f} .. {best['high']:+.4f}, above 0 in "
+        f"{best['better']:.0%}"
+    )
     print(f"tuned {record['score_name']} {scores['tuned']:.4f}, on the frames it was tuned on")
     print(
         f"{record['track']} {record['score_name']} {record['score']:.4f} by {record['method']}, "
@@ -209,8 +238,7 @@ def _show(record: Mapping[str, Any]) -> None:
 
 
 def _evaluate(options: flags.FlagValues, folders: Mapping[str, str], track: Track) -> dict:
-    folder = find_split(options.annotations, track, options.split)
-    labels = {v: read_annotation(f, track) for v, f in annotation_files(folder).items()}
+    labels, _ = read_labels(options.annotations, track, options.split)
     aligned = _read_members(folders, options, track, {v: len(rows) for v, rows in labels.items()})
     labelled = label_rows(aligned, labels, track, "predictions of all members")
     folds = _folds(options, labelled, aligned)
@@ -225,6 +253,7 @@ def _evaluate(options: flags.FlagValues, folders: Mapping[str, str], track: Trac
             folds[0],
             scenes=scenes if method == "scenes" else None,
             probabilities=probabilities,
+            thresholds=options.search_thresholds,
         )
         for method in _methods(options, track)
     }
@@ -258,7 +287,7 @@ def _apply(options: flags.FlagValues, folders: Mapping[str, str], track: Track) 
 
 
 def _run(options: flags.FlagValues, rest: Sequence[str], track: Track) -> dict[str, Any]:
-    folders = _read_options(options, rest)
+    folders = _read_options(options, rest, track)
     return (_apply if options.combination else _evaluate)(options, folders, track)
 
 

@@ -9,7 +9,8 @@ Draws labels and members of 70 videos and prints one JSON line a track that has 
     peer           Nelder-Mead over one softmax weight a member, all frames in each evaluation, cut
                    off after --evaluations; macro F1 by scikit-learn, CCC by NumPy's moments
     ratio          peer / ours, seconds; higher is better for ours
-    seconds_cross_validated   ours, and the same search once more for each of 5 folds
+    seconds_cross_validated   all 16 searches of 5 folds: of all, without each fold and each pair
+                   of them, by which the trust is chosen and the score out of fold is found
 
 Scores are on all frames, those of the search included, but for `cross_validated`. The peer has
 fewer weights and is cut off, but sees all frames each time: `ratio` compares ways to work, not

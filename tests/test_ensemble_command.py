@@ -10,7 +10,7 @@ import pytest
 from abaw_jax import score
 from abaw_jax.ensemble import main
 from abaw_jax.evaluation.predictions import load_predictions, save_prediction
-from abaw_jax.tracks import EXPR
+from abaw_jax.tracks import AU, EMI, EXPR
 
 VIDEOS = {"v1_left": 80, "v1_right": 60, "28-30-1280x720-4": 75, "v2": 90, "v3": 70, "v4": 66}
 NOISE = {"audio": 1.6, "face": 1.1, "body": 1.3}
@@ -173,6 +173,7 @@ def test_frames_that_no_member_has(case, capsys):
         (["--method=mean"], "average|weights"),
         (["--method=vote", "--track=VB"], "track"),
         (["--method=scenes"], "needs --scenes and --member_scene"),
+        (["--search_thresholds"], "--search_thresholds: EXPR is not decided by thresholds"),
         (["--combination=x.json"], "one of --annotations and --combination"),
         (["--folds=1"], "folds"),
         (["--folds=3", "--fold_file=x.csv"], "one of --folds and --fold_file"),
@@ -227,6 +228,64 @@ def test_outputs_are_never_a_mixture(case, capsys):
     again = (f"--predictions=self={case / 'out' / 'predictions'}",)
     status, _, err = call(capsys, *usual(case), *again)
     assert status == 2 and "is member self's own folder" in err
+
+
+def test_thresholds_are_found_stored_and_applied(tmp_path, capsys):
+    """What is written scores as printed without a word about thresholds, here and by the stored
+    combination."""
+    rng, members = np.random.default_rng(0), {}
+    (tmp_path / "a").mkdir()
+    for video in VIDEOS:
+        on = np.repeat(rng.random((16, 12)) < 0.4, 5, axis=0).astype(np.int32)
+        rows = "\n".join(",".join(map(str, row)) for row in on)
+        (tmp_path / "a" / f"{video}.txt").write_text(",".join(AU.classes) + f"\n{rows}\n")
+        for name in ("x", "y"):
+            values = np.clip(0.1 + 0.25 * on + 0.15 * rng.normal(size=on.shape), 0, 1)
+            save_prediction(tmp_path / name, video, np.arange(1, 81), values, AU.classes)
+            members[name] = f"{name}={tmp_path / name}"
+    flags = ["--track=AU", f"--annotations={tmp_path / 'a'}", "--method=average"]
+    call = ["--predictions", *members.values(), *flags]
+    plain, _ = record(capsys, *call, "--output", tmp_path / "plain")
+    found, out = record(capsys, *call, "--output", tmp_path / "out", "--search_thresholds")
+    assert len(found["thresholds"]) == 12 and max(found["thresholds"]) < 0.4
+    assert plain["thresholds"] is None and "thresholds AU1 0." in out
+    assert plain["score"] + 0.2 < found["score"] < found["scores"]["tuned"]
+    flags = ["--track=AU", f"--annotations={tmp_path / 'a'}", "--json"]
+    for folder in ("out", "again"):
+        predictions = tmp_path / folder / "predictions"
+        assert score.main(["score", *flags, f"--predictions={predictions}"]) == 0
+        scored = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert scored["score"] == pytest.approx(found["scores"]["tuned"], abs=1e-12)
+        stored = ["--track=AU", "--combination", tmp_path / "out" / "ensemble.json"]
+        again, _ = record(
+            capsys, "--predictions", *members.values(), *stored, "--output", tmp_path / "again"
+        )
+        assert again["thresholds"] == found["thresholds"]
+
+
+def test_clips_are_labelled_by_a_table(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    truth = rng.random((12, 6))
+    lines = [f"{clip:05d}," + ",".join(f"{x:.4f}" for x in row) for clip, row in enumerate(truth)]
+    header = ",".join(("Filename", *EMI.classes))
+    (tmp_path / "valid_split.csv").write_text("\n".join([header, *lines]) + "\n")
+    for name in ("face", "sound"):
+        for clip, row in enumerate(truth):
+            values = np.clip(row + 0.3 * rng.normal(size=6), 0, 1)[None]
+            save_prediction(tmp_path / name, f"{clip:05d}", [1], values, EMI.classes)
+    members = [f"{name}={tmp_path / name}" for name in ("face", "sound")]
+    for annotations in (tmp_path, tmp_path / "valid_split.csv"):
+        found, out = record(
+            capsys,
+            *("--predictions", *members, "--track=EMI", f"--annotations={annotations}"),
+            *("--method=average", "--output", tmp_path / "out"),
+        )
+        assert (found["frames"], found["videos"]) == (12, 12)
+        alone = [m["score"] for m in found["scores"]["members"].values()]
+        assert found["score"] > max(alone)
+        best = found["scores"]["best_member"]
+        assert best["value"] == pytest.approx(found["score"] - max(alone))
+        assert f"against {best['member']} alone, the best member: {best['value']:+.4f}" in out
 
 
 def test_help(capsys):

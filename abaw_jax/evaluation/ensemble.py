@@ -1,7 +1,7 @@
 """Several members' predictions made one, and what that is worth on frames it was not tuned on.
 
     average    the mean of the members
-    weights    weights per class, searched for the best score (`weights.py`)
+    weights    weights searched for the best score, pulled towards the average (`weights.py`)
     rank       the mean of ranks, put back on the members' mean distribution
     stacking   a ridge regression, its penalty chosen out of fold (`stacking.py`)
     vote       each member's decision counts; equal counts are settled by the average
@@ -10,6 +10,7 @@
 Two scores go with each: *tuned*, of a combination fitted on all labelled frames and scored on the
 same; and *cross-validated*, where each fold of videos is scored by a combination fitted on the
 others, all folds counted together. Methods that look at no label have one score, which is both.
+Where classes get thresholds of their own, these are part of the combination, and of its scores.
 
 Shapes: M members, V videos, N rows of all frames, L labelled rows, K outputs, W label numbers.
 """
@@ -23,9 +24,12 @@ from tqdm import tqdm
 
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.align import Aligned, fill_absent, labelled_rows
+from abaw_jax.evaluation.confidence import Comparison, VideoStatistics, compare
+from abaw_jax.evaluation.folds import recording
 from abaw_jax.evaluation.scenes import scene_weights
 from abaw_jax.evaluation.stacking import as_values, inputs, make_stacking, predict
-from abaw_jax.evaluation.weights import ROUNDS, combine, search_weights
+from abaw_jax.evaluation.thresholds import centre_values, search_thresholds
+from abaw_jax.evaluation.weights import ROUNDS, Weighting, combine
 from abaw_jax.tracks.track import Summary, Track
 
 METHODS = ("average", "weights", "rank", "stacking", "vote", "scenes")
@@ -37,8 +41,10 @@ class Combination:
     """One way to make members one, complete: it can be stored and used on other videos.
 
     method: one of METHODS. members: their names, sorted. coefficients: of 'weights' (M, K), of
-    'stacking' (M * K + 1, K), float64; None for the others. settings: 'penalty' and 'balance' of
-    stacking. scenes: member -> its scene, for 'scenes'; a member without one fits every video.
+    'stacking' (M * K + 1, K), float64; None for the others. settings: 'per_class' and 'trust' of
+    weights, 'penalty' and 'balance' of stacking. scenes: member -> its scene, for 'scenes'; a
+    member without one fits every video. thresholds: (K,), of classes that are on or off; combined
+    values are moved so that the track's own threshold decides (`centre_values`).
     """
 
     method: str
@@ -46,6 +52,7 @@ class Combination:
     coefficients: np.ndarray | None = None
     settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
     scenes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    thresholds: tuple[float, ...] | None = None
 
     def record(self, track: Track) -> dict[str, Any]:
         """As JSON values, with the classes that the coefficients' columns stand for."""
@@ -58,6 +65,7 @@ class Combination:
             "coefficients": rows,
             "settings": dict(self.settings),
             "scenes": dict(self.scenes),
+            "thresholds": None if self.thresholds is None else list(self.thresholds),
         }
 
     @staticmethod
@@ -66,13 +74,14 @@ class Combination:
         are of another track."""
         try:
             classes = tuple(record["classes"])
-            rows = record["coefficients"]
+            rows, limits = record["coefficients"], record.get("thresholds")
             loaded = Combination(
                 record["method"],
                 tuple(record["members"]),
                 None if rows is None else np.array(rows, np.float64),
                 dict(record["settings"]),
                 dict(record["scenes"]),
+                None if limits is None else tuple(float(limit) for limit in limits),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -92,6 +101,11 @@ class Combination:
                 f"{source}: method {loaded.method!r} with coefficients of shape {shape}; expected "
                 f"{shapes.get(loaded.method)} for {members} members of {outputs} classes"
             )
+        if limits is not None and (track.thresholds is None or len(limits) != outputs):
+            raise InputError(
+                f"{source}: {len(limits)} thresholds; expected "
+                f"{'none' if track.thresholds is None else outputs} for {track.name}"
+            )
         return loaded
 
 
@@ -106,14 +120,24 @@ def apply(
     probabilities: video -> scene -> probability, for 'scenes'. Raises InputError if the members are
     not those the combination was made for, for a vote on numbers, and as `scene_weights` does.
     """
+    values = _combined(combination, aligned, track, probabilities)
+    if combination.thresholds is None:
+        return values
+    return centre_values(values, combination.thresholds, track.thresholds)
+
+
+def _combined(combination, aligned, track, probabilities) -> np.ndarray:
+    """`apply` before the thresholds."""
     if aligned.members != combination.members:
         raise InputError(
             f"members {', '.join(aligned.members)}; the ensemble was made of "
             f"{', '.join(combination.members)}: give the same names"
         )
     method = combination.method
-    if method in TUNED:
-        return _fitted_values(combination, aligned.values, track)
+    if method == "weights":
+        return as_values(combine(aligned.values, combination.coefficients), track)
+    if method == "stacking":
+        return predict(inputs(aligned.values), combination.coefficients, track)
     if method == "rank":
         return as_values(_rank_average(aligned), track)
     if method == "vote":
@@ -121,13 +145,6 @@ def apply(
     if method == "scenes":
         return as_values(_by_scene(aligned, combination.scenes, probabilities or {}), track)
     return as_values(aligned.values.mean(axis=0, dtype=np.float64), track)
-
-
-def _fitted_values(combination: Combination, values: np.ndarray, track: Track) -> np.ndarray:
-    """By a method of TUNED, members' values (M, n, K) of any rows -> float32 (n, K)."""
-    if combination.method == "weights":
-        return as_values(combine(values, combination.coefficients), track)
-    return predict(inputs(values), combination.coefficients, track)
 
 
 def _rank_average(aligned: Aligned) -> np.ndarray:
@@ -186,16 +203,19 @@ def _by_scene(aligned: Aligned, scenes, probabilities) -> np.ndarray:
 class Result:
     """A combination and what it is worth.
 
-    combination: fitted on all labelled frames. values: float32 (N, K) of every row by it. tuned:
-    its figures on the frames it was fitted on. cross_validated: figures of frames out of fold.
-    folds: the score of each fold by itself, out of fold.
+    combination: fitted on all labelled frames. values: float32 (N, K) of every row by it. without:
+    of each fold, the combination fitted on the others. tuned: figures of the first on the frames it
+    was fitted on. cross_validated: figures of frames out of fold. folds: the score of each fold by
+    itself, out of fold. out_of_fold: (L, W), the label rows predicted of the labelled rows then.
     """
 
     combination: Combination
     values: np.ndarray
+    without: tuple[Combination, ...]
     tuned: Summary
     cross_validated: Summary
     folds: tuple[float, ...]
+    out_of_fold: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -254,64 +274,109 @@ def evaluate_ensemble(
     *,
     scenes: Mapping[str, str] | None = None,
     probabilities: Mapping[str, Mapping[str, float]] | None = None,
+    thresholds: bool = False,
     progress: bool | None = None,
 ) -> Result:
     """Fit one method on all labelled rows, and out of fold, and score both.
 
     folds: labelled video -> 0 .. F - 1 (`make_folds`, `given_folds`). scenes, probabilities: as
-    `Combination` and `apply`. progress: whether a bar is shown; None shows it on a terminal.
-    Raises InputError for an unknown method, and as `apply` and `Stacking.choose` do.
+    `Combination` and `apply`. thresholds: whether each class gets its own, chosen on the rows that
+    the combination is fitted on. progress: whether a bar is shown; None shows it on a terminal.
+    Raises InputError for an unknown method, for thresholds of a track that has none, and as
+    `apply`, `Weighting.choose` and `Stacking.choose` do.
     """
     if method not in METHODS:
         raise InputError(f"method {method!r}; expected one of {', '.join(METHODS)}")
-    counted = labelled.frames(aligned)
-    for video in counted:
+    if thresholds and track.thresholds is None:
+        raise InputError(f"{track.name} is not decided by thresholds; leave them out")
+    for video in labelled.frames(aligned):
         if video not in folds:
             raise InputError(f"video {video} has no fold; name one for each labelled video")
     of_video = np.array([folds.get(video, -1) for video in aligned.videos])
     fold = of_video[labelled.videos]
     count = int(fold.max()) + 1
     if method in TUNED:
-        combination, own = _fit(aligned, labelled, track, method, fold, progress)
-        values = apply(combination, aligned, track)
+        fits = _fit(aligned, labelled, track, method, fold, progress)
     else:
-        combination = Combination(method, aligned.members, scenes=dict(scenes or {}))
-        values = apply(combination, aligned, track, probabilities)
-        own = [values[labelled.index[fold == f]] for f in range(count)]
-    parts = [
-        track.statistics(track.decode(part), labelled.labels[fold == f])
-        for f, part in enumerate(own)
-    ]
-    tuned = track.statistics(track.decode(values[labelled.index]), labelled.labels)
+        fits = [Combination(method, aligned.members, scenes=dict(scenes or {}))] * (count + 1)
+        values = apply(fits[-1], aligned, track, probabilities)
+    parts, out_of_fold = [], np.zeros_like(labelled.labels)
+    for f, found in enumerate(fits):  # the last is of all rows
+        if method in TUNED:
+            values = apply(found, aligned, track)
+        scored = values
+        if thresholds:
+            rows = np.flatnonzero(fold != f)
+            at = labelled.index[rows]
+            limits = search_thresholds(values[at], labelled.labels[rows], track.thresholds)
+            fits[f] = dataclasses.replace(found, thresholds=tuple(limits.tolist()))
+            scored = centre_values(values, limits, track.thresholds)
+        rows = np.flatnonzero(fold == f) if f < count else np.arange(len(fold))
+        predicted = track.decode(scored[labelled.index[rows]])
+        parts.append(track.statistics(predicted, labelled.labels[rows]))
+        if f < count:
+            out_of_fold[rows] = predicted
+    tuned = parts.pop()
     return Result(
-        combination,
-        values,
+        fits.pop(),
+        scored,
+        tuple(fits),
         track.summary(tuned),
         track.summary(sum(parts)),
         tuple(track.summary(part).score for part in parts),
+        out_of_fold,
     )
 
 
-def _fit(aligned, labelled, track, method, fold, progress) -> tuple[Combination, list[np.ndarray]]:
-    """The combination fitted on all labelled rows; and each fold's values, fitted on the others."""
+def compare_with_best(
+    result: Result, aligned: Aligned, labelled: Labelled, track: Track
+) -> tuple[str, Comparison]:
+    """The member that scores highest by itself, and the combination's predictions out of fold (a)
+    against its own (b), recordings drawn whole.
+
+    Where the member lacks a frame, the mean of the others stands for it. The member was picked
+    on these frames, which favours it. Raises InputError for a single recording.
+    """
+    scores = score_members(aligned, labelled, track)
+    best = max(scores, key=lambda name: scores[name]["score"])
+    values = aligned.values[aligned.members.index(best), labelled.index]
+    found = [
+        _video_statistics(rows, aligned, labelled, track)
+        for rows in (result.out_of_fold, track.decode(values))
+    ]
+    groups = {video: recording(video) for video in found[0].videos}
+    return best, compare(*found, track, groups=groups)
+
+
+def _video_statistics(
+    predicted: np.ndarray, aligned: Aligned, labelled: Labelled, track: Track
+) -> VideoStatistics:
+    """Of predicted label rows (L, W)."""
+    numbers, frames = np.unique(labelled.videos, return_counts=True)
+    parts = [
+        track.statistics(predicted[labelled.videos == v], labelled.labels[labelled.videos == v])
+        for v in numbers
+    ]
+    return VideoStatistics(tuple(aligned.videos[v] for v in numbers), np.stack(parts), frames)
+
+
+def _fit(aligned, labelled, track, method, fold, progress) -> list[Combination]:
+    """Of each fold the combination fitted on the others; last the one fitted on all rows."""
     values, labels = aligned.values[:, labelled.index], labelled.labels
-    count = int(fold.max()) + 1
-    steps = 2 * ROUNDS if method == "weights" else 1
+    held_out = [*((f,) for f in range(int(fold.max()) + 1)), ()]
     disable = None if progress is None else not progress
-    with tqdm(total=(count + 1) * steps, desc=method, disable=disable, leave=False) as bar:
+    with tqdm(desc=method, disable=disable, leave=False) as bar:
         if method == "weights":
-
-            def fit(held_out: int | None) -> Combination:
-                rows = np.flatnonzero(fold != held_out) if held_out is not None else slice(None)
-                found = search_weights(values[:, rows], labels[rows], track, progress=bar)
-                return Combination(method, aligned.members, found)
+            fitted = Weighting(values, labels, fold, track, bar)
+            bar.reset(2 * ROUNDS * fitted.searches())
         else:
-            stacking = make_stacking(values, labels, fold, track)
-
-            def fit(held_out: int | None) -> Combination:
-                found, ridge = stacking.fit(() if held_out is None else (held_out,))
+            fitted = make_stacking(values, labels, fold, track)
+            bar.reset(len(held_out))
+        found = []
+        for folds in held_out:
+            coefficients, settings = fitted.fit(folds)
+            settings = dataclasses.asdict(settings)
+            found.append(Combination(method, aligned.members, coefficients, settings))
+            if method == "stacking":
                 bar.update()
-                return Combination(method, aligned.members, found, dataclasses.asdict(ridge))
-
-        own = [_fitted_values(fit(f), values[:, fold == f], track) for f in range(count)]
-        return fit(None), own
+        return found

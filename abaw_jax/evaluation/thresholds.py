@@ -49,3 +49,21 @@ def with_thresholds(track: Track, thresholds: Sequence[float] | None) -> Track:
         return track
     decode = functools.partial(track.decode, thresholds=thresholds)
     return dataclasses.replace(track, decode=decode, thresholds=tuple(thresholds))
+
+
+def centre_values(values: np.ndarray, thresholds: Sequence[float], default: float) -> np.ndarray:
+    """Probabilities (n, K) moved so that `default` decides what each class's own threshold decided.
+
+    Below its threshold a class is stretched over 0 .. default, above it over default .. 1; what is
+    written so needs no thresholds beside it. float32.
+    """
+    limits = np.asarray(thresholds, np.float64)
+    values = values.astype(np.float64)
+    on = values >= limits
+    below = default * np.divide(values, limits, out=np.zeros_like(values), where=limits > 0)
+    room = np.where(limits < 1, 1 - limits, 1)
+    above = default + (1 - default) * np.clip((values - limits) / room, 0, 1)
+    moved = np.where(on, above, below).astype(np.float32)
+    # Rounded to 32 bits, a value just below its threshold must stay below.
+    highest = np.nextafter(np.float32(default), np.float32(0))
+    return np.where(on, np.maximum(moved, np.float32(default)), np.minimum(moved, highest))

@@ -6,18 +6,27 @@ evenly spaced rows, as neighbouring frames say nearly the same; what it proposes
 the plain average and with each member alone on all rows, so that it never does worse than these.
 Nothing is drawn at random.
 
+Few recordings carry few weights: what the search finds is pulled towards the plain average, as far
+as serves best where each fold of recordings in turn is scored by weights found on the others.
+
 Shapes: M members, L labelled rows, K outputs, W numbers in a label row.
 """
+
+import dataclasses
+from collections.abc import Collection
 
 import numpy as np
 from tqdm import tqdm
 
+from abaw_jax.errors import InputError
 from abaw_jax.tracks.track import Track
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 ROWS = 20_000  # that take part in the ascent
 ROUNDS = 3  # over all members (and classes) at most; a round without gain is the last
 GAIN = 5e-4  # of score that a step must bring: less is noise
+TRUSTS = (0.25, 0.5, 0.75, 1.0)
+INNER = 5  # parts of the other folds that the trust is chosen on, at most
 
 
 def combine(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -46,7 +55,20 @@ def search_weights(
     rows: int = ROWS,
     progress: tqdm | None = None,
 ) -> np.ndarray:
-    """Weights float64 (M, K), each column on the simplex, for the best score of these rows.
+    """Weights float64 (M, K), each column on the simplex, for the best score of these rows; as
+    `search_both`."""
+    return search_both(values, labels, track, rows=rows, progress=progress)[1]
+
+
+def search_both(
+    values: np.ndarray,
+    labels: np.ndarray,
+    track: Track,
+    *,
+    rows: int = ROWS,
+    progress: tqdm | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (M, K) shared by all classes, and of each class its own.
 
     values: float32 (M, L, K). labels: (L, W), all valid. rows: how many take part in the ascent.
     progress: a bar that takes 2 * ROUNDS steps from each search.
@@ -64,7 +86,89 @@ def search_weights(
         predicted = track.decode(combine(values, weights))
         return track.summary(track.statistics(predicted, labels)).score
 
-    return max((even, best, shared, own), key=score)
+    shared = max((even, best, shared), key=score)
+    return shared, max((shared, own), key=score)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trust:
+    """How far the weights that a search finds are followed, chosen out of fold.
+
+    per_class: 1 for weights of each class, 0 for weights shared by all. trust: 0 .. 1, their part
+    beside the plain average's.
+    """
+
+    per_class: int
+    trust: float
+
+
+# The most careful first, as of equals the first is taken.
+GRID = (Trust(0, 0.0), *(Trust(own, trust) for trust in TRUSTS for own in (0, 1)))
+
+
+@dataclasses.dataclass(eq=False)
+class Weighting:
+    """Weights found on some folds of rows, their trust on the same. values: float32 (M, L, K).
+    labels: (L, W), all valid. fold: int (L,), 0 .. F - 1. progress: as `search_weights`."""
+
+    values: np.ndarray
+    labels: np.ndarray
+    fold: np.ndarray
+    track: Track
+    progress: tqdm | None = None
+
+    def __post_init__(self):
+        self._found: dict[frozenset[int], tuple[np.ndarray, np.ndarray]] = {}
+
+    def searches(self) -> int:
+        """How many searches `fit` needs for all folds, and for each held out, together."""
+        folds = range(int(self.fold.max()) + 1)
+        needed = {frozenset(): None}
+        for held_out in ((), *((f,) for f in folds)):
+            parts = self._parts(held_out)
+            needed |= dict.fromkeys(frozenset({*held_out, *part}) for part in parts)
+            needed[frozenset(held_out)] = None
+        return len(needed)
+
+    def fit(self, held_out: Collection[int] = ()) -> tuple[np.ndarray, Trust]:
+        """Weights (M, K) from all folds but those held out, with the trust chosen there."""
+        trust = self.choose(held_out)
+        return self._weights(held_out, trust), trust
+
+    def choose(self, held_out: Collection[int] = ()) -> Trust:
+        """The trust that scores best when each part of the folds is predicted from the others.
+
+        Raises InputError where fewer than two folds remain.
+        """
+        parts = self._parts(held_out)
+        if len(parts) < 2:
+            raise InputError(
+                f"weights with {int(self.fold.max()) + 1} folds leave {len(parts)} to choose their "
+                "trust on; give 3 folds at least"
+            )
+        sums: list = [0] * len(GRID)
+        for part in parts:
+            rows = np.isin(self.fold, part)
+            values, labels = self.values[:, rows], self.labels[rows]
+            for i, trust in enumerate(GRID):
+                found = combine(values, self._weights({*held_out, *part}, trust))
+                sums[i] = sums[i] + self.track.statistics(self.track.decode(found), labels)
+        return GRID[int(np.argmax([self.track.summary(total).score for total in sums]))]
+
+    def _parts(self, held_out: Collection[int]) -> list[list[int]]:
+        """The folds that are not held out, in INNER parts at most."""
+        folds = [f for f in range(int(self.fold.max()) + 1) if f not in held_out]
+        return [folds[i::INNER] for i in range(min(INNER, len(folds)))]
+
+    def _weights(self, held_out: Collection[int], trust: Trust) -> np.ndarray:
+        key = frozenset(held_out)
+        if key not in self._found:
+            rows = ~np.isin(self.fold, list(key))
+            self._found[key] = search_both(
+                self.values[:, rows], self.labels[rows], self.track, progress=self.progress
+            )
+        found = self._found[key][trust.per_class]
+        return trust.trust * found + (1 - trust.trust) / len(found)
 
 
 class _Ascent:

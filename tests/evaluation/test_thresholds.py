@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from abaw_jax.evaluation.thresholds import search_thresholds, with_thresholds
+from abaw_jax.evaluation.thresholds import centre_values, search_thresholds, with_thresholds
 from abaw_jax.tracks import AU, EXPR
 
 
@@ -81,3 +81,19 @@ def test_a_track_with_thresholds_decides_by_them_everywhere():
     assert track.thresholds == tuple(limits)
     assert AU.decode(values).tolist() == [[0] * 12]
     assert with_thresholds(EXPR, None) is EXPR
+
+
+def test_centred_values_are_decided_as_before_and_keep_their_order():
+    rng = np.random.default_rng(0)
+    values = rng.random((500, 4)).astype(np.float32)
+    limits = np.array([0.1, 0.9, float(values[:, 2].min()), 1.5])
+    # Two that differ in the last bit, on both sides of a threshold between them.
+    values[:2, 0] = np.float32(0.3), np.nextafter(np.float32(0.3), np.float32(1))
+    limits[0] = values[:2, 0].astype(np.float64).mean()
+    moved = centre_values(values, limits, 0.5)
+    np.testing.assert_array_equal(moved >= 0.5, values >= limits)
+    assert moved.dtype == np.float32 and (moved >= 0).all() and (moved <= 1).all()
+    for k in range(4):
+        order = np.argsort(values[:, k], kind="stable")
+        assert (np.diff(moved[order, k]) >= 0).all()
+    np.testing.assert_allclose(centre_values(values, [0.5] * 4, 0.5), values, atol=1e-7)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from toy_tracks import KINDS, NUMBERS, SWITCHES, rows_of
 
+from abaw_jax.errors import InputError
 from abaw_jax.evaluation import weights as module
-from abaw_jax.evaluation.weights import combine, search_weights, with_share
+from abaw_jax.evaluation.weights import Trust, Weighting, combine, search_weights, with_share
 
 
 def score(track, values, labels, weights):
@@ -106,3 +107,47 @@ def test_on_thinned_rows_it_finds_nearly_the_same():
     thin = score(SWITCHES, values, labels, search_weights(values, labels, SWITCHES, rows=400))
     average = score(SWITCHES, values, labels, np.full((3, 3), 1 / 3))
     assert average < thin <= whole + 0.01 and thin > whole - 0.02
+
+
+def test_trust_is_what_serves_best_out_of_fold():
+    """The choice and the weights by their definitions, one fold held out."""
+    values, labels = rows_of(NUMBERS, (0.3, 0.9, 3.0), videos=8)
+    fold = np.arange(len(labels)) * 4 // len(labels)
+    weighting = Weighting(values, labels, fold, NUMBERS)
+    found, trust = weighting.fit((1,))
+    sums = dict.fromkeys(module.GRID, 0)
+    for mine in (0, 2, 3):
+        rest = np.isin(fold, [f for f in (0, 2, 3) if f != mine])
+        both = module.search_both(values[:, rest], labels[rest], NUMBERS)
+        for choice in sums:
+            weights = choice.trust * both[choice.per_class] + (1 - choice.trust) / 3
+            predicted = NUMBERS.decode(combine(values[:, fold == mine], weights))
+            sums[choice] = sums[choice] + NUMBERS.statistics(predicted, labels[fold == mine])
+    assert trust == max(sums, key=lambda choice: NUMBERS.summary(sums[choice]).score)
+    assert trust.trust > 0
+    both = module.search_both(values[:, fold != 1], labels[fold != 1], NUMBERS)
+    want = trust.trust * both[trust.per_class] + (1 - trust.trust) / 3
+    np.testing.assert_allclose(found, want, rtol=1e-12)
+
+
+def test_members_alike_are_averaged_and_searches_are_shared(monkeypatch):
+    values, labels = rows_of(SWITCHES, (1.0, 1.0, 1.0), videos=6)
+    # Copies of one member: whatever weights are found, they bring nothing.
+    values[:] = values[0]
+    counted, real = [], module.search_both
+
+    def search(*arguments, **options):
+        counted.append(arguments)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(module, "search_both", search)
+    weighting = Weighting(values, labels, np.arange(len(labels)) * 5 // len(labels), SWITCHES)
+    for held_out in ((), *((f,) for f in range(5))):
+        found, trust = weighting.fit(held_out)
+        assert trust == Trust(0, 0.0)
+        np.testing.assert_allclose(found, 1 / 3)
+    # Of all rows, without each of 5 folds and without each of 10 pairs. Those of no trust at all
+    # need no search, but were looked at.
+    assert len(counted) == weighting.searches() == 1 + 5 + 10
+    with pytest.raises(InputError, match="weights with 2 folds leave 1 to choose"):
+        Weighting(values, labels, np.arange(len(labels)) % 2, SWITCHES).fit((0,))

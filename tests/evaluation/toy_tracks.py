@@ -70,6 +70,7 @@ SWITCHES = dataclasses.replace(
     encode=lambda rows: rows.astype(np.float32),
     statistics=_counts,
     summarise=_mean_f1,
+    thresholds=0.5,
 )
 KINDS = {track.name: track for track in (EXPR, NUMBERS, SWITCHES)}
 
