@@ -183,8 +183,14 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         ema_decay=0.0,
         evaluations=10,
         folds=0,  # more models, each trained without a fold of the training recordings; 0 or from 2
+        scenes=0,  # more models, each trained on one cluster of backgrounds; 0 or from 2
+        scene_file="",  # csv video,scene[,probability] of all videos, in place of clusters
     ))  # fmt: skip
     config.ensemble = ConfigDict(dict(
+        # How several members are made one: average, weights, rank, stacking, vote or scenes.
+        method="average",
+        members=(),  # names: all, fold1, ..., scene1, ..., frames; empty: all but frames
+        others=ConfigDict(),  # more by name: a folder of predictions with validation/ and test/
         kinds=("box", "gaussian", "median"),  # and, for one class a frame, majority
         gaps="linear",
     ))  # fmt: skip

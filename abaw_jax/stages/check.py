@@ -1,12 +1,15 @@
 """Values of a config that no model, optimiser or batch can be made of, found before any work."""
 
 import contextlib
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from jax.sharding import Mesh
 
 from abaw_jax.errors import InputError, unknown_name
+from abaw_jax.evaluation.ensemble import METHODS
+from abaw_jax.evaluation.scenes import read_scenes
 from abaw_jax.evaluation.smoothing import smoothing_grid
 from abaw_jax.evaluation.stacking import is_choice
 from abaw_jax.models.sequence import POSITIONS
@@ -84,9 +87,16 @@ def check_config(config: Any, mesh: Mesh) -> None:
             f"config.pretrain.mask_ratio: {config.pretrain.mask_ratio}; expected 0 up to below 1"
         )
     _check_frozen(config)
-    if config.sequence.folds == 1 or config.sequence.folds < 0:
-        raise InputError(f"config.sequence.folds: {config.sequence.folds}; expected 0, or 2 and up")
     check_modalities(config)
+    for key in ("folds", "scenes"):
+        if config.sequence[key] == 1 or config.sequence[key] < 0:
+            raise InputError(
+                f"config.sequence.{key}: {config.sequence[key]}; expected 0, or 2 and up"
+            )
+    if config.sequence.scene_file:
+        if config.sequence.scenes:
+            raise InputError("config.sequence: scenes and scene_file; expected one of the two")
+        read_scenes(config.sequence.scene_file)
     for name in TRAINED:
         section = config[name]
         with _within(f"config.{name}"):
@@ -102,6 +112,7 @@ def check_config(config: Any, mesh: Mesh) -> None:
     with _within("config.ensemble"):
         smoothing_grid(tuple(config.ensemble.kinds), config.ensemble.gaps)
         _check_decision(config.ensemble, TRACKS[config.track])
+        _check_combination(config.ensemble, config.sequence, TRACKS[config.track])
 
 
 def _check_frozen(config: Any) -> None:
@@ -172,6 +183,30 @@ def _check_decision(section: Any, track: Track) -> None:
         raise InputError(f"match: {track.name} predicts classes, whose labels have no mean")
     if section.get("search_thresholds") and track.thresholds is None:
         raise InputError(f"search_thresholds: {track.name} is not decided by thresholds")
+
+
+def _check_combination(section: Any, sequence: Any, track: Track) -> None:
+    """Raise InputError for a method that has nothing to work on, and for members that are not
+    there; those that the stages make are known later."""
+    scenes = sequence.scenes or sequence.scene_file
+    several = sequence.folds or scenes or section.others or len(section.members) > 1
+    if section.method not in METHODS:
+        raise InputError(f"method: {section.method!r}; expected one of {', '.join(METHODS)}")
+    if section.method != "average" and not several:
+        raise InputError(
+            f"method: {section.method} of a single member; set config.sequence.folds or scenes, or "
+            "name more in members or others"
+        )
+    if section.method == "vote" and track.label_type != "int32":
+        raise InputError(f"method: {track.name} predicts numbers, on which nobody can vote")
+    if section.method == "scenes" and not scenes:
+        raise InputError("method: scenes needs config.sequence.scenes or scene_file")
+    for name, folder in section.others.items():
+        if not (pathlib.Path(folder) / "validation").is_dir():
+            raise InputError(
+                f"others.{name}: {folder} has no folder validation; name one that holds "
+                "validation/ and test/"
+            )
 
 
 @contextlib.contextmanager
