@@ -10,6 +10,7 @@ Shapes: V videos, S scenes, D numbers that describe a video.
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -120,28 +121,40 @@ def _lloyd(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
 class Scenes:
     """Clusters of videos, and where any other video lies among them.
 
-    centres: (S, D), standardised. mean, scale: (D,), of the videos clustered. spread: their mean
-    squared distance from their centre.
+    centres: (S, D), standardised. mean, weight: (D,), of the videos clustered, their mean and the
+    inverse of their standard deviation, 0 for a number that never changes. spread: their mean
+    squared distance from their centre. shares: (S,), of the videos, those that lie in each.
     """
 
     centres: np.ndarray
     mean: np.ndarray
-    scale: np.ndarray
+    weight: np.ndarray
     spread: float
+    shares: np.ndarray
 
-    def probabilities(self, features: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    def probabilities(
+        self, features: Mapping[str, np.ndarray | None]
+    ) -> dict[str, dict[str, float]]:
         """Video -> scene ('scene1', ...) -> probability, in proportion to exp(-d^2 / 2 spread).
 
-        features: video -> (D,).
+        features: video -> (D,), or None of a video that shows nothing: it belongs to each scene
+        as often as the videos that were clustered.
         """
         found = {}
         for video in sorted(features):
-            point = (np.asarray(features[video], np.float64) - self.mean) / self.scale
-            away = _distances(point[None], self.centres)[0]
-            share = np.exp(-(away - away.min()) / (2 * max(self.spread, 1e-12)))
-            share /= share.sum()
+            share = self.shares
+            if features[video] is not None:
+                point = (np.asarray(features[video], np.float64) - self.mean) * self.weight
+                away = _distances(point[None], self.centres)[0]
+                share = np.exp(-(away - away.min()) / (2 * max(self.spread, 1e-12)))
+                share /= share.sum()
             found[video] = {f"scene{s + 1}": float(p) for s, p in enumerate(share)}
         return found
+
+    def record(self) -> dict[str, Any]:
+        """As JSON values, enough to find the scene of any other video."""
+        arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: np.asarray(value).tolist() for name, value in arrays.items()}
 
 
 def cluster_videos(features: Mapping[str, np.ndarray], scenes: int, seed: int = 0) -> Scenes:
@@ -160,10 +173,13 @@ def cluster_videos(features: Mapping[str, np.ndarray], scenes: int, seed: int = 
     if not finite.all():
         raise InputError(f"video {videos[int(np.argmin(finite))]}: description is not finite")
     mean, deviation = points.mean(axis=0), points.std(axis=0)
-    scale = np.where(deviation > 1e-12, deviation, np.inf)
-    points = (points - mean) / scale
+    changes = deviation > 1e-12
+    weight = np.divide(1, deviation, out=np.zeros_like(deviation), where=changes)
+    points = (points - mean) * weight
     centres = kmeans(points, scenes, seed)
-    return Scenes(centres, mean, scale, float(_distances(points, centres).min(axis=1).mean()))
+    away = _distances(points, centres)
+    shares = np.bincount(away.argmin(axis=1), minlength=scenes) / len(videos)
+    return Scenes(centres, mean, weight, float(away.min(axis=1).mean()), shares)
 
 
 def write_scenes(path: str | os.PathLike, probabilities: Mapping[str, Mapping[str, float]]) -> None:

@@ -2,8 +2,9 @@
 
 Also sequence/predictions/<split>, a file a video with a row for every annotation row: what the
 overlapping windows say of a frame is averaged. Where labels are of clips, a window is a clip, and
-its file has one row. With folds, sequence/predictions is the mean of the members, whose own lie in
-sequence/members/<member>/<split>, and sequence/fold1/model and so on are the models besides.
+its file has one row. With folds or scenes, sequence/predictions is the mean of the members, whose
+own lie in sequence/members/<member>/<split>; sequence/fold1/model, sequence/scene1/model and so on
+are the models besides, members.json what each learnt from, scenes.csv where each video belongs.
 
 Tracks of `sequence.also` are learnt beside the config's own, which alone decides which parameters
 are best; what is predicted of them lies in folders whose names end in their keys, as
@@ -36,7 +37,14 @@ from abaw_jax.evaluation.predictions import save_prediction
 from abaw_jax.interop.archive import content_hash, save_model
 from abaw_jax.recipe import Context
 from abaw_jax.stages.extract import splits, video_labels
-from abaw_jax.stages.members import ALL, label_rows, member_windows, of_videos
+from abaw_jax.stages.members import (
+    ALL,
+    Member,
+    find_scenes,
+    label_rows,
+    make_members,
+    write_members,
+)
 from abaw_jax.stages.modalities import describe_features, open_stores
 from abaw_jax.stages.parts import (
     count_steps,
@@ -76,36 +84,35 @@ def split_windows(context: Context, split: str):
 def run(context: Context) -> dict:
     """Train on the training windows, predict all splits, score every labelled validation row.
 
-    With `folds` k above 0 there are k + 1 members, whose predictions are averaged: one trained on
-    all training windows, and one without each fold of the training recordings, which chooses its
-    parameters by that fold; those of the first are chosen by the validation set. The features of
-    all are those of one frame classifier, tuned on all training frames.
+    There may be several members (`members.py`), whose predictions are averaged, those of a scene's
+    member weighted by how likely the video belongs there. The features of all are those of one
+    frame classifier, tuned on all training frames.
     """
     config, folder, track = context.config, context.folder("sequence"), context.track
     windows, reader = split_windows(context, "train")
-    labels = with_all_labels(context, windows).labels
-    task = make_sequence_task(config, track, make_loss_weights(config.sequence, labels, track))
+    weights = make_loss_weights(config.sequence, with_all_labels(context, windows).labels, track)
+    task = make_sequence_task(config, track, weights)
     predict = make_windows_predict(context, task)
     opened = {split: split_windows(context, split) for split in splits(context)}
     index = load_index(context.folder("prepare") / "records", "validation")
     labels = {other.key: video_labels(index, other) for other in learnt(context)}
+    scenes = find_scenes(context)
+    members = make_members(context, windows, opened["validation"][0], scenes)
     sums: dict[tuple[str, str], np.ndarray] = {}
+    shares: dict[tuple[str, str], float] = {}
     results = {}
-    for number, (name, chosen) in enumerate(member_windows(context, windows).items()):
-        # The member of all windows is judged by the validation set, the others by their own fold.
-        judged, truth = opened["validation"], labels
-        if number:
-            held_out = np.setdiff1d(windows.video, chosen.video)
-            judged = of_videos(windows, held_out), reader
-            truth = {track.key: {windows.videos[v]: label_rows(windows, v) for v in held_out}}
+    for number, (name, member) in enumerate(members.items()):
+        judged = member.judged, (reader if member.of_training else opened["validation"][1])
         place = folder / name if number else folder
         result = train_member(
             context,
             task,
             place,
-            chosen,
+            member.seen,
             reader,
-            make_evaluate(learnt(context), truth, functools.partial(predict, *judged)),
+            make_evaluate(
+                learnt(context), _truth(track, member, labels), functools.partial(predict, *judged)
+            ),
             seed=config.seed + number,
             label=f"sequence {name}" if number else "sequence",
         )
@@ -113,23 +120,28 @@ def run(context: Context) -> dict:
         results[name] = result
         for split, found in opened.items():
             for video, values in predict(*found, result.params, result.model_state).items():
-                if config.sequence.folds:
+                if len(members) > 1:
                     _save(context, folder / "members" / name / split, video, values)
-                sums[split, video] = sums.get((split, video), 0) + values.astype(np.float64)
-    means = {key: (total / len(results)).astype(np.float32) for key, total in sums.items()}
+                share = scenes[video].get(member.scene, 0.0) if member.scene else 1.0
+                key = split, video
+                sums[key] = sums.get(key, 0) + share * values.astype(np.float64)
+                shares[key] = shares.get(key, 0) + share
+    means = {key: (total / shares[key]).astype(np.float32) for key, total in sums.items()}
     for (split, video), values in means.items():
         _save(context, folder / "predictions" / split, video, values)
     figures = training_figures(results[ALL])
-    if config.sequence.folds:
+    if len(members) > 1:
+        write_members(context, members)
         figures["single"] = figures[track.score_name]
         validation = {video: means["validation", video] for video in labels[track.key]}
         figures |= score_videos(learnt(context), labels, validation)
+    models = [content_hash(folder / name / "model") for name in ("", *list(results)[1:])]
     return {
         "split": "validation",
         "score": figures[track.score_name],
         "metrics": figures,
         "samples": int(sum(track.valid(label_rows(windows, v)).sum() for v in set(windows.video))),
-        "content": [content_hash(folder / name / "model") for name in ("", *list(results)[1:])],
+        "content": [*models, scenes] if scenes else models,
     }
 
 
@@ -148,6 +160,22 @@ def with_all_labels(context: Context, windows: Windows) -> Windows:
             raise InputError(f"{folder}: no train row has a valid {track.name} label")
     labels = join_labels([index.labels[track.key] for track in tracks])
     return dataclasses.replace(windows, labels=labels, invalid=invalid_labels(tracks))
+
+
+def _truth(
+    track: Track, member: Member, labels: Mapping[str, Mapping[str, np.ndarray]]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Track key -> video -> label rows that a member is judged by.
+
+    labels: those of all tracks on validation; by training videos only the first track is judged.
+    """
+    windows = member.judged
+    videos = [(windows.videos[v], v) for v in np.unique(windows.video).tolist()]
+    if member.of_training:
+        return {track.key: {video: label_rows(windows, v) for video, v in videos}}
+    return {
+        key: {video: of_video[video] for video, _ in videos} for key, of_video in labels.items()
+    }
 
 
 def train_member(
