@@ -70,7 +70,7 @@ STEPS = {
 }
 SCORES = {
     member + step: member + text
-    for member in ("frames", "sequence")
+    for member in ("frames", "sequence", "ensemble")
     for step, text in STEPS.items()
 }
 

@@ -7,7 +7,6 @@ of videos on the others. The first is what a submission is made with, the second
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -84,49 +83,82 @@ def tune_decision(
     training_labels: np.ndarray | None = None,
     thresholds: bool = False,
     folds: Mapping[str, int] | None = None,
+    without: Callable[[int], Mapping[str, Prediction]] | None = None,
 ) -> Tuned:
     """Choose a decision on all labelled rows of all videos.
 
     labels: video -> (rows, W), row i of frame i + 1. candidates: the first is the plain one.
     training_labels: (m, W), the distribution that predictions are matched to; None leaves them.
     thresholds: whether each class gets its own. folds: video -> 0 .. F - 1 (`make_folds`), for the
-    cross-validated score. Raises InputError as `search_smoothing` does.
+    cross-validated score. without: fold -> predictions of all videos by what was found without it,
+    for predictions that were themselves tuned on these labels; None for others, which are the same
+    for every fold. Raises InputError as `search_smoothing` does.
     """
-    statistics = smoothing_statistics(predictions, labels, track, candidates)
 
-    @functools.cache
-    def smoothed(smoothing: Smoothing) -> dict[str, Prediction]:
-        return {v: smooth_prediction(predictions[v], len(labels[v]), smoothing) for v in labels}
+    def search(found: Mapping[str, Prediction]) -> _Search:
+        return _Search(found, labels, track, tuple(candidates), training_labels, thresholds)
 
-    def choose(videos: Iterable[str]) -> Decision:
-        videos = list(videos)
-        smoothing = choose_smoothing(candidates, statistics, track, videos).best
-        if training_labels is None and not thresholds:
-            return Decision(smoothing)
-        values = np.concatenate([smoothed(smoothing)[video].values for video in videos])
-        rows = np.concatenate([labels[video] for video in videos])
-        return _fit(smoothing, values, rows, track, training_labels, thresholds)
-
-    def count(decision: Decision, videos: Iterable[str]) -> np.ndarray:
-        decided = with_thresholds(track, decision.thresholds)
-        smooth = smoothed(decision.smoothing)
-        return sum(
-            decided.evaluate(decided.decode(decision.match(smooth[v], track).values), labels[v])
-            for v in videos
-        )
-
-    chosen = choose(labels)
-    search = choose_smoothing(candidates, statistics, track)
-    scores = {"plain": search.table[0][track.score_name], "smoothed": search.score}
+    whole = search(predictions)
+    chosen = whole.choose(labels)
+    table = choose_smoothing(candidates, whole.statistics, track)
+    scores = {"plain": table.table[0][track.score_name], "smoothed": table.score}
     for step, decision in _steps(chosen).items():
-        scores[step] = track.summary(count(decision, labels)).score
+        scores[step] = track.summary(whole.count(decision, labels)).score
+    parts = []
+    for fold in sorted(set((folds or {}).values())):
+        mine = whole if without is None else search(without(fold))
+        decision = mine.choose([video for video, f in folds.items() if f != fold])
+        parts.append(mine.count(decision, [video for video, f in folds.items() if f == fold]))
     return Tuned(
         chosen,
-        search.table,
+        table.table,
         scores,
-        track.summary(count(chosen, labels)),
-        _cross_validate(choose, count, track, folds) if folds else None,
+        track.summary(whole.count(chosen, labels)),
+        track.summary(sum(parts)) if parts else None,
     )
+
+
+class _Search:
+    """The choice on one set of predictions; arguments as in `tune_decision`.
+
+    statistics: of each candidate, those of each video.
+    """
+
+    def __init__(self, predictions, labels, track, candidates, training_labels, thresholds):
+        self.statistics = smoothing_statistics(predictions, labels, track, candidates)
+        self._predictions, self._labels, self._track = predictions, labels, track
+        self._candidates = candidates
+        self._training_labels, self._thresholds = training_labels, thresholds
+        self._smoothed: dict[Smoothing, dict[str, Prediction]] = {}
+
+    def _smooth(self, smoothing: Smoothing) -> dict[str, Prediction]:
+        if smoothing not in self._smoothed:
+            self._smoothed[smoothing] = {
+                video: smooth_prediction(self._predictions[video], len(rows), smoothing)
+                for video, rows in self._labels.items()
+            }
+        return self._smoothed[smoothing]
+
+    def choose(self, videos: Iterable[str]) -> Decision:
+        """The decision that serves these videos best."""
+        videos = list(videos)
+        best = choose_smoothing(self._candidates, self.statistics, self._track, videos).best
+        if self._training_labels is None and not self._thresholds:
+            return Decision(best)
+        values = np.concatenate([self._smooth(best)[video].values for video in videos])
+        rows = np.concatenate([self._labels[video] for video in videos])
+        return _fit(best, values, rows, self._track, self._training_labels, self._thresholds)
+
+    def count(self, decision: Decision, videos: Iterable[str]) -> np.ndarray:
+        """Statistics of these videos, decided so."""
+        track = with_thresholds(self._track, decision.thresholds)
+        smooth = self._smooth(decision.smoothing)
+        return sum(
+            track.evaluate(
+                track.decode(decision.match(smooth[v], self._track).values), self._labels[v]
+            )
+            for v in videos
+        )
 
 
 def _fit(
@@ -156,17 +188,3 @@ def _steps(decision: Decision) -> dict[str, Decision]:
     if decision.thresholds is not None:
         steps["thresholds"] = decision
     return steps
-
-
-def _cross_validate(
-    choose: Callable[[Iterable[str]], Decision],
-    count: Callable[[Decision, Iterable[str]], np.ndarray],
-    track: Track,
-    folds: Mapping[str, int],
-) -> Summary:
-    """Each fold's rows by the decision chosen on the others, all counted together."""
-    parts = []
-    for fold in sorted(set(folds.values())):
-        others = [video for video, f in folds.items() if f != fold]
-        parts.append(count(choose(others), [video for video, f in folds.items() if f == fold]))
-    return track.summary(sum(parts))

@@ -1,7 +1,10 @@
 """Stage `export`: models -> folders that can be published; makes export/frames, export/sequence.
 
-Each is loaded again, from the archive and from the program, and held against the trained model on
-validation data: export/parity.json. A difference above the tolerance is an error.
+Of several members (`stages/members.py`) export/sequence is the one that saw all windows; the others
+lie beside it by their names, with export/ensemble.json, which says how they were combined and
+decided, and where there are scenes, scenes.csv and scenes.json. Each model is loaded again, from
+the archive and from the program, and held against the trained one on validation data:
+export/parity.json. A difference above the tolerance is an error.
 """
 
 import json
@@ -15,14 +18,14 @@ from abaw_jax.data.pipeline import image_epoch
 from abaw_jax.data.records import open_records
 from abaw_jax.data.transforms import make_eval_transform
 from abaw_jax.data.windows import window_epoch
-from abaw_jax.files import read_json, write_json
+from abaw_jax.files import atomic_write, read_json, write_json
 from abaw_jax.interop.archive import load_model
 from abaw_jax.interop.export import load_predict, load_program, make_task, save_export
 from abaw_jax.recipe import STEPS, Context
-from abaw_jax.stages.ensemble import DECIDED, read_decisions
+from abaw_jax.stages.ensemble import DECIDED, ENSEMBLE, FRAMES, SEQUENCE, read_decisions
+from abaw_jax.stages.members import ALL, read_members
 from abaw_jax.stages.sequence import split_windows
 
-MODELS = {"frames": "finetune", "sequence": "sequence"}  # exported folder -> stage
 # Of probabilities, by what a model computes in: programs may fuse in another order.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
 
@@ -32,9 +35,9 @@ def run(context: Context) -> dict:
     folder, track = context.folder("export"), context.track
     decisions = read_decisions(context)
     metrics, samples = {}, 0
-    for name, stage in MODELS.items():
-        variables, config = load_model(context.folder(stage) / "model")
-        config |= {"crop": _crop(context), **decisions[name]}
+    for name, model in _models(context).items():
+        variables, config = load_model(model)
+        config |= {"crop": _crop(context), **decisions[_decided(name, decisions)]}
         results = read_json(context.folder("ensemble") / "results.json")["metrics"]
         card = _card(context, name, config, results)
         stablehlo = context.config.export.stablehlo
@@ -54,8 +57,38 @@ def run(context: Context) -> dict:
                     f"{folder / name}: the {way} differs from the {track.name} model by "
                     f"{difference:.3g}, more than {tolerance:g}"
                 )
+    _write_combination(context)
     write_json(folder / "parity.json", metrics)
     return {"split": "validation", "metrics": metrics, "samples": samples}
+
+
+def _models(context: Context) -> dict[str, pathlib.Path]:
+    """Exported folder -> the model that it is made of."""
+    stage = context.folder("sequence")
+    found = {FRAMES: context.folder("finetune") / "model", SEQUENCE: stage / "model"}
+    return found | {name: stage / name / "model" for name in read_members(context) if name != ALL}
+
+
+def _decided(name: str, decisions: dict[str, Any]) -> str:
+    """Whose decision an exported model's predictions belong to."""
+    if name == FRAMES:
+        return FRAMES
+    return ENSEMBLE if ENSEMBLE in decisions else SEQUENCE
+
+
+def _write_combination(context: Context) -> None:
+    """Beside the models, what made them one: member -> its exported folder, null of others'."""
+    source = context.folder("ensemble") / "ensemble.json"
+    if not source.exists():
+        return
+    record, own = read_json(source), read_members(context)
+    folders = {name: SEQUENCE if name == ALL else name for name in own} | {FRAMES: FRAMES}
+    models = {name: folders.get(name) for name in record["members"]}
+    write_json(context.folder("export") / "ensemble.json", {**record, "models": models})
+    for name in ("scenes.csv", "scenes.json"):
+        if (path := context.folder("sequence") / name).exists():
+            with atomic_write(context.folder("export") / name) as file:
+                file.write(path.read_bytes())
 
 
 def _difference(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
@@ -90,23 +123,27 @@ def _crop(context: Context) -> dict[str, Any]:
 
 
 def _card(context: Context, name: str, config: dict[str, Any], results: dict[str, Any]) -> str:
-    """The model card."""
-    what = {
-        "frames": "a vision transformer on single face crops",
-        "sequence": "a transformer over windows of the `frames` model's features",
-    }[name]
+    """The model card; results: the metrics of the stage `ensemble`."""
+    what = "a vision transformer on single face crops"
+    if name != FRAMES:
+        what = "a transformer over windows of the `frames` model's features"
     corpus = context.config.corpus
     data = pathlib.Path(corpus.root).name if corpus.root else f"demo corpus ({corpus.demo_size})"
     track = context.track
+    decided = _decided(name, results)
     steps = [
-        f"{results[name + step]:.4f}{text}"
+        f"{results[decided + step]:.4f}{text}"
         for step, text in STEPS.items()
-        if name + step in results
+        if decided + step in results
     ]
     several = ""
-    if name == "sequence" and context.config.sequence.folds:
-        single = read_json(context.folder("sequence") / "results.json")["metrics"]["single"]
-        several = f" This is of the mean of all members; the model here, alone: {single:.4f}."
+    if decided == ENSEMBLE:
+        member = ALL if name == SEQUENCE else name
+        several = " This is of the members combined (ensemble.json)"
+        if (alone := results.get(f"member_{member}")) is not None:
+            several += f"; the model here, alone: {alone:.4f}"
+        several += "."
+        data += _part(member, read_members(context)[member]["scene"])
     return f"""# {context.config.name}: {name}
 
 {what[0].upper() + what[1:]}, for {track.name}: {", ".join(config["classes"])}.
@@ -119,3 +156,10 @@ def _card(context: Context, name: str, config: dict[str, Any], results: dict[str
 
 `abaw_jax.interop.export.load_predict(folder)` gives the prediction as a function.
 """
+
+
+def _part(member: str, scene: str | None) -> str:
+    """Which part of the training data a member saw, as the card goes on."""
+    if member == ALL:
+        return ""
+    return f", the videos of scene {scene}" if scene else f", but for the recordings of {member}"

@@ -169,3 +169,29 @@ def test_records_name_the_classes():
         "shift": {"valence": 0.0, "arousal": 0.1},
     }
     assert list(Decision(Smoothing()).record(EXPR)) == ["smoothing"]
+
+
+def test_each_fold_is_judged_by_predictions_found_without_it(units):
+    """Of predictions that differ by fold, each fold's decision is chosen and scored on its own."""
+    predictions, labels = units
+    folds = folds_of(labels)
+
+    def without(fold):
+        wave = 0.1 * (fold + 1) * np.sin(np.arange(ROWS))[:, None]
+        return make_predictions({v: p.values + wave for v, p in predictions.items()})
+
+    tuned = tune_decision(
+        predictions, labels, AU, CANDIDATES, thresholds=True, folds=folds, without=without
+    )
+    parts = []
+    for fold in range(4):
+        others = {v: rows for v, rows in labels.items() if folds[v] != fold}
+        mine = {v: rows for v, rows in labels.items() if folds[v] == fold}
+        chosen = tune_decision(without(fold), others, AU, CANDIDATES, thresholds=True).decision
+        for video, rows in mine.items():
+            values = chosen.apply(without(fold)[video], ROWS, AU).values
+            parts.append(AU.evaluate(AU.decode(values, chosen.thresholds), rows))
+    assert tuned.cross_validated.score == AU.summary(sum(parts)).score
+    plain = tune_decision(predictions, labels, AU, CANDIDATES, thresholds=True, folds=folds)
+    assert plain.summary.score == tuned.summary.score
+    assert plain.cross_validated.score != tuned.cross_validated.score

@@ -1,4 +1,7 @@
-"""Members of the stage `sequence`: one that sees all, one without each fold, and their mean."""
+"""Members of the stage `sequence`: one that sees all, one without each fold, one of each scene, and
+their mean."""
+
+import dataclasses
 
 import cv2
 import jax
@@ -11,32 +14,49 @@ from abaw_jax.data.records import Split, Video, load_index, write_corpus
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.folds import recording
 from abaw_jax.evaluation.predictions import load_predictions
-from abaw_jax.files import write_json
+from abaw_jax.evaluation.scenes import read_scenes
+from abaw_jax.files import read_json, write_json
 from abaw_jax.interop.archive import content_hash, load_model, save_model
 from abaw_jax.recipe import Context
 from abaw_jax.stages import export, sequence
 from abaw_jax.stages.check import check_config
-from abaw_jax.stages.members import member_windows
+from abaw_jax.stages.extract import video_labels
+from abaw_jax.stages.members import find_scenes, make_members, read_members
+from abaw_jax.training.loop import TrainResult
 from abaw_jax.training.partition import make_mesh
 from configs import expr
 
 VIDEOS = {"train": ("1", "2_left", "2_right", "3", "4"), "validation": ("5", "6")}
 ROWS, WIDTH = 24, 8
-IMAGE = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+SCENES = {"1": "warm", "2_left": "warm", "2_right": "cold", "3": "cold", "4": "warm"}
+SCENES |= {"5": "cold", "6": "warm"}
+COLOURS = {"warm": (40, 90, 200), "cold": (200, 120, 30)}
 
 
-def make_context(workdir, folds):
+def draw_crop(video):
+    """A background of its scene's colour, and no two alike."""
+    shade = np.full((8, 8, 3), COLOURS[SCENES[video]], np.uint8) + np.uint8(4 * int(video[0]))
+    return cv2.imencode(".png", shade)[1].tobytes()
+
+
+def make_context(workdir, folds, **section):
     """Records, features and a frame classifier, as the stages before leave them."""
     config, rng = expr.get_config("tiny").unlock(), np.random.default_rng(0)
     config.encoder.width = WIDTH
     config.sequence.update(length=16, stride=8, shift=4, epochs=2.0, width=8, folds=folds)
+    config.sequence.update(section)
     config.sequence.update(mlp_width=8, head_width=8, evaluations=1)
     mesh = make_mesh((1, 1, 1), jax.devices()[:1])
     context = Context(ml_collections.FrozenConfigDict(config), workdir, mesh)
     labels = {v: rng.integers(0, 8, (ROWS, 1), np.int32) for vs in VIDEOS.values() for v in vs}
-    frames = [(number, IMAGE) for number in range(1, ROWS + 1)]
     splits = [
-        Split(split, [Video(v, frames, ROWS, {"expr": labels[v]}) for v in videos])
+        Split(
+            split,
+            [
+                Video(v, [(n, draw_crop(v)) for n in range(1, ROWS + 1)], ROWS, {"expr": labels[v]})
+                for v in videos
+            ],
+        )
         for split, videos in VIDEOS.items()
     ]
     records = context.folder("prepare") / "records"
@@ -55,38 +75,68 @@ def make_context(workdir, folds):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    context = make_context(tmp_path_factory.mktemp("folds"), 2)
+    context = make_context(tmp_path_factory.mktemp("members"), 0, scenes=2)
     return context, sequence.run(context)
 
 
+def members_of(context, scenes=None):
+    """(members, training windows) as the stage makes them."""
+    windows = {split: sequence.split_windows(context, split)[0] for split in VIDEOS}
+    scenes = find_scenes(context) if scenes is None else scenes
+    return make_members(context, windows["train"], windows["validation"], scenes), windows["train"]
+
+
+def names(windows):
+    return {windows.videos[v] for v in windows.video}
+
+
 def test_members_keep_recordings_whole_and_see_the_rest(done):
-    context, _ = done
-    windows, _ = sequence.split_windows(context, "train")
-    members = member_windows(context, windows)
-    assert list(members) == ["all", "fold1", "fold2"]
-    assert len(members["all"]) == len(windows)
-    seen = [{windows.videos[v] for v in members[m].video} for m in ("fold1", "fold2")]
+    context = with_section(done[0], folds=2)
+    members, windows = members_of(context)
+    assert list(members) == ["all", "fold1", "fold2", "scene1", "scene2"]
+    assert len(members["all"].seen) == len(windows)
+    assert names(members["all"].judged) == set(VIDEOS["validation"])
+    seen = [names(members[m].seen) for m in ("fold1", "fold2")]
     assert seen[0] | seen[1] == set(VIDEOS["train"]) and not seen[0] & seen[1]
     assert not {recording(v) for v in seen[0]} & {recording(v) for v in seen[1]}
+    assert names(members["fold1"].judged) == seen[1] and members["fold1"].of_training
 
 
-def test_predictions_are_the_members_mean(done):
+def test_members_of_scenes_see_the_videos_of_their_background(done):
+    """Of a training video, a new one, and one with two people whose scenes differ."""
+    members, _ = members_of(done[0])
+    for member, scene in (("scene1", "warm"), ("scene2", "cold")):
+        mine = {v for v in SCENES if SCENES[v] == scene}
+        assert names(members[member].seen) == mine & set(VIDEOS["train"])
+        assert names(members[member].judged) == mine & set(VIDEOS["validation"])
+        assert not members[member].of_training
+    folder = done[0].folder("sequence")
+    shares = read_scenes(folder / "scenes.csv")
+    assert sorted(shares) == sorted(SCENES) and shares["1"]["scene1"] > 0.5
+    assert len(read_json(folder / "scenes.json")["centres"]) == 2
+    record = read_members(done[0])
+    assert record["scene1"] == {"scene": "scene1", "videos": 3, "samples": 3 * ROWS}
+    assert record["all"] == {"scene": None, "videos": 5, "samples": 5 * ROWS}
+
+
+def test_predictions_are_the_members_mean_weighted_by_scene(done):
     context, outcome = done
     folder, track = context.folder("sequence"), context.track
+    shares = read_scenes(folder / "scenes.csv")
     for split, videos in VIDEOS.items():
         mean = load_predictions(folder / "predictions" / split, track)
-        members = [
-            load_predictions(folder / "members" / name / split, track)
-            for name in ("all", "fold1", "fold2")
-        ]
+        members = {
+            name: load_predictions(folder / "members" / name / split, track)
+            for name in ("all", "scene1", "scene2")
+        }
         assert list(mean) == sorted(videos)
         for video in videos:
-            values = np.stack([member[video].values for member in members])
+            values = np.stack([member[video].values for member in members.values()])
             assert np.abs(values[1] - values[2]).max() > 1e-3, "two members are one"
-            np.testing.assert_allclose(mean[video].values, values.mean(axis=0), atol=1e-6)
-    truth = sequence.video_labels(
-        load_index(context.folder("prepare") / "records", "validation"), track
-    )
+            weights = np.array([1, shares[video]["scene1"], shares[video]["scene2"]])
+            want = np.einsum("m,mnk->nk", weights / 2, values)
+            np.testing.assert_allclose(mean[video].values, want, atol=1e-6)
+    truth = video_labels(load_index(context.folder("prepare") / "records", "validation"), track)
     mean = load_predictions(folder / "predictions" / "validation", track)
     sums = sum(track.evaluate(track.decode(mean[v].values), truth[v]) for v in truth)
     assert outcome["score"] == outcome["metrics"]["macro_f1"] == track.summary(sums).score
@@ -96,9 +146,10 @@ def test_predictions_are_the_members_mean(done):
 def test_each_member_has_its_model(done):
     context, outcome = done
     folder = context.folder("sequence")
-    hashes = [content_hash(folder / name / "model") for name in ("", "fold1", "fold2")]
-    assert outcome["content"] == hashes and len(set(hashes)) == 3
-    assert load_model(folder / "fold2" / "model")[1]["kind"] == "sequence_model"
+    hashes = [content_hash(folder / name / "model") for name in ("", "scene1", "scene2")]
+    assert outcome["content"][:3] == hashes and len(set(hashes)) == 3
+    assert outcome["content"][3].keys() == set(SCENES)
+    assert load_model(folder / "scene2" / "model")[1]["kind"] == "sequence_model"
 
 
 def test_again_is_the_same(done):
@@ -110,16 +161,103 @@ def test_again_is_the_same(done):
 def test_the_model_card_says_whose_score_it_gives(done):
     context, outcome = done
     write_json(context.folder("sequence") / "results.json", outcome)
-    card = export._card(context, "sequence", {"classes": [], "crop": {}}, {"sequence": 0.75})
-    single = f"{outcome['metrics']['single']:.4f}"
-    assert f"0.7500. This is of the mean of all members; the model here, alone: {single}." in card
+    results = {"ensemble": 0.75, "member_all": 0.5, "member_scene2": 0.25}
+    config = {"classes": [], "crop": {}}
+    card = export._card(context, "sequence", config, results)
+    combined = "0.7500. This is of the members combined (ensemble.json); the model here, alone"
+    assert f"{combined}: 0.5000." in card and "Training data: demo corpus (tiny).\n" in card
+    card = export._card(context, "scene2", config, results)
+    assert f"{combined}: 0.2500." in card and "the videos of scene scene2.\n" in card
 
 
-@pytest.mark.parametrize("folds", [-1, 1])
-def test_numbers_of_folds_that_cannot_be(folds):
+def with_section(context, **section):
+    """The context with other values in the section `sequence`."""
+    config = ml_collections.ConfigDict(context.config)
+    config.sequence.update(section)
+    return dataclasses.replace(context, config=ml_collections.FrozenConfigDict(config))
+
+
+def given(context, text):
+    """The context with a list of scenes."""
+    path = context.workdir / "given.csv"
+    path.write_text("video,scene\n" + text)
+    return with_section(context, scenes=0, scene_file=str(path))
+
+
+def test_members_of_folds_are_judged_by_their_fold(done, tmp_path, monkeypatch):
+    """The whole stage with folds; each member is the one trained above."""
+    variables, _ = load_model(done[0].folder("sequence") / "model")
+    params = variables.pop("params")
+    judged = []
+
+    def train_member(context, task, folder, windows, reader, evaluate, *, seed, label):
+        figures = evaluate(params, variables)
+        judged.append((label, seed, names(windows), figures["macro_f1"]))
+        return TrainResult(params, variables, 1, figures, 1, 1.0)
+
+    monkeypatch.setattr(sequence, "train_member", train_member)
+    context = make_context(tmp_path, 2)
+    outcome = sequence.run(context)
+    assert [(label, seed) for label, seed, *_ in judged] == [
+        ("sequence", 0), ("sequence fold1", 1), ("sequence fold2", 2),
+    ]
+    folder, track = context.folder("sequence"), context.track
+    found = load_predictions(folder / "members" / "all" / "train", track)
+    truth = video_labels(load_index(context.folder("prepare") / "records", "train"), track)
+    for _, _, seen, score in judged[1:]:
+        held_out = set(VIDEOS["train"]) - seen
+        sums = sum(track.evaluate(track.decode(found[v].values), truth[v]) for v in held_out)
+        assert score == track.summary(sums).score
+    assert outcome["score"] == outcome["metrics"]["single"] == judged[0][3]
+    assert list(read_members(context)) == ["all", "fold1", "fold2"]
+    card = export._card(context, "fold1", {"classes": [], "crop": {}}, {"ensemble": 0.75})
+    assert "0.7500. This is of the members combined (ensemble.json).\n" in card
+    assert "but for the recordings of fold1.\n" in card
+
+
+def test_scenes_from_a_list(done):
+    rows = [f"{v},{scene}" for v, scene in SCENES.items()]
+    context = given(done[0], "\n".join(rows))
+    found = {v: {scene: 1.0} for v, scene in SCENES.items()}
+    members, _ = members_of(context, found)
+    assert list(members)[3:] == ["scene_warm", "scene_cold"]
+    assert members["scene_cold"].scene == "cold"
+    # The only validation video of a scene is not labelled: all of them judge.
+    cold = {**found, "5": {"warm": 1.0}}
+    assert names(members_of(context, cold)[0]["scene_cold"].judged) == set(VIDEOS["validation"])
+    alone = {**found, "3": {"lone": 1.0}, "2_right": {"warm": 1.0}}
+    with pytest.raises(InputError, match="scene lone: 1 labelled training videos of 5; a member"):
+        members_of(context, alone)
+    slash = {v: {"a/b": 1.0} for v in SCENES}
+    with pytest.raises(InputError, match="scene 'a/b'; its name may hold"):
+        members_of(context, slash)
+    with pytest.raises(InputError, match=r"given.csv: has no scene of 6 \(1 of 2 validation vid"):
+        find_scenes(given(done[0], "\n".join(rows[:-1])))
+
+
+@pytest.mark.parametrize("key", ["folds", "scenes"])
+@pytest.mark.parametrize("number", [-1, 1])
+def test_numbers_of_members_that_cannot_be(key, number):
     config = expr.get_config("tiny").unlock()
-    config.sequence.folds = folds
-    with pytest.raises(
-        InputError, match=f"config.sequence.folds: {folds}; expected 0, or 2 and up"
-    ):
+    config.sequence[key] = number
+    with pytest.raises(InputError, match=f"config.sequence.{key}: {number}; expected 0, or 2 and"):
+        check_config(config, make_mesh((1, 1, 1), jax.devices()[:1]))
+
+
+@pytest.mark.parametrize(
+    "sequence, ensemble, message",
+    [
+        ({"scenes": 2, "scene_file": "x.csv"}, {}, "config.sequence: scenes and scene_file"),
+        ({"scene_file": "nowhere.csv"}, {}, "nowhere.csv: cannot be read"),
+        ({}, {"method": "mean"}, "config.ensemble: method: 'mean'; expected one of average"),
+        ({}, {"method": "weights"}, "weights of a single member"),
+        ({"folds": 2}, {"method": "scenes"}, "scenes needs config.sequence.scenes"),
+        ({}, {"others": {"a": "nowhere"}}, "others.a: nowhere has no folder validation"),
+    ],
+)
+def test_combinations_that_cannot_be(sequence, ensemble, message):
+    config = expr.get_config("tiny").unlock()
+    config.sequence.update(sequence)
+    config.ensemble.update(ensemble)
+    with pytest.raises(InputError, match=message):
         check_config(config, make_mesh((1, 1, 1), jax.devices()[:1]))

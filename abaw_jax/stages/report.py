@@ -1,0 +1,131 @@
+"""What the report of the stage `ensemble` shows, gathered from the work directory."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from abaw_jax.data.records import Index
+from abaw_jax.evaluation.confidence import bootstrap, video_statistics, video_table
+from abaw_jax.evaluation.decision import Decision, Tuned
+from abaw_jax.evaluation.ensemble import TUNED
+from abaw_jax.evaluation.folds import recording
+from abaw_jax.evaluation.predictions import Prediction
+from abaw_jax.evaluation.report import Timeline
+from abaw_jax.evaluation.smoothing import Smoothing
+from abaw_jax.files import read_json
+from abaw_jax.recipe import Context
+from abaw_jax.stages.combine import Combined
+from abaw_jax.tracks.track import Summary, Track
+
+
+def evidence(
+    track: Track, final: Mapping[str, Prediction], labels: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """What the score rests on, as `write_report` takes it: each video, and intervals over videos,
+    recordings drawn whole, where there are two at least."""
+    statistics = video_statistics(final, labels, track)
+    found: dict[str, Any] = {"videos": video_table(statistics, track)}
+    groups = {video: recording(video) for video in statistics.videos}
+    if len(set(groups.values())) > 1:
+        found["intervals"] = bootstrap(statistics, track, groups=groups)
+    if track.label_type == "float32":
+        decoded = [track.decode(final[video].values) for video in labels]
+        found["pairs"] = np.concatenate(decoded), np.concatenate(list(labels.values()))
+    return found
+
+
+def histories(context: Context) -> dict[str, pathlib.Path]:
+    """The learning curves of the stages that trained."""
+    files = {
+        name: context.folder(name) / "metrics.jsonl"
+        for name in ("pretrain", "finetune", "sequence")
+    }
+    return {name: path for name, path in files.items() if path.exists()}
+
+
+def stage_rows(context: Context) -> list[dict[str, Any]]:
+    """Seconds and score of the stages that came before."""
+    rows = []
+    for name in ("prepare", "pretrain", "finetune", "extract", "sequence"):
+        results = read_json(context.folder(name) / "results.json")
+        rows.append({"stage": name, "seconds": results["seconds"], "score": results["score"]})
+    return rows
+
+
+def notes(index: Index, tuned: Tuned, track: Track, combined: Combined | None) -> list[str]:
+    """What the report says under its title."""
+    notes = []
+    if combined is not None:
+        method, scores = combined.result.combination.method, combined.result
+        notes.append(f"{method.capitalize()} of {len(combined.folders)} members.")
+        if method in TUNED:
+            notes.append(
+                f"By itself this combination scores {scores.tuned.score:.4f} on the videos it was "
+                f"fitted on and {scores.cross_validated.score:.4f} on videos out of fold."
+            )
+    if track.per_clip:
+        return [f"{len(index.videos)} validation clips", *notes, *_out_of_fold(tuned)]
+    best = tuned.decision.smoothing
+    if tuned.decision.matching is not None:
+        notes.append("Matched to the mean and the standard deviation of the training labels.")
+    if tuned.decision.thresholds is not None:
+        notes.append(
+            "Each class is decided by its own threshold, chosen on these same videos after the "
+            "smoothing, which is compared at the track's own."
+        )
+    notes += _out_of_fold(tuned)
+    return [
+        f"{len(index.videos)} validation videos, {int(index.rows[-1])} annotation rows",
+        f"Smoothing of the sequence predictions: {best}, chosen on these same videos; gaps are "
+        f"filled by the rule {best.gaps}",
+        *notes,
+    ]
+
+
+def _out_of_fold(tuned: Tuned) -> list[str]:
+    if tuned.cross_validated is None:
+        return []
+    return [
+        f"{tuned.cross_validated.score:.4f} where all of this is chosen for each fold of "
+        "videos on the others: what new videos are more likely to give than the score below."
+    ]
+
+
+def with_threshold_column(summary: Summary, decision: Decision) -> Summary:
+    """The figures of each class beside the threshold that it is decided by, if it has its own."""
+    if decision.thresholds is None:
+        return summary
+    rows = zip(summary.per_class, decision.thresholds, strict=True)
+    return dataclasses.replace(
+        summary, per_class=tuple({**row, "threshold": limit} for row, limit in rows)
+    )
+
+
+def timeline(
+    track: Track,
+    labels: Mapping[str, np.ndarray],
+    predictions: Mapping[str, Mapping[str, Prediction]],
+    decision: Decision,
+) -> Timeline | None:
+    """The validation video whose label changes most often, over time; None for clips.
+
+    predictions: of the frames, then of what is decided.
+    """
+    if track.per_clip:
+        return None
+
+    def changes(video: str) -> int:
+        return int((np.diff(labels[video], axis=0) != 0).any(axis=1).sum())
+
+    video = max(sorted(labels), key=changes)
+    count = len(labels[video])
+
+    def decide(member: str, decision: Decision) -> np.ndarray:
+        return track.decode(decision.apply(predictions[member][video], count, track).values)
+
+    rows = {"labels": labels[video]}
+    rows |= {member: decide(member, Decision(Smoothing())) for member in predictions}
+    return Timeline(video, rows | {"final": decide(list(predictions)[-1], decision)})
