@@ -8,7 +8,7 @@ import pytest
 from abaw_jax.data import demo
 from abaw_jax.data.corpora import read_corpus
 from abaw_jax.data.demo import expressions as ex
-from abaw_jax.data.demo import layout, story
+from abaw_jax.data.demo import layout, stills, story
 from abaw_jax.data.demo.people import draw_person
 from abaw_jax.data.demo.plan import ROOTS, plan_corpus
 from abaw_jax.data.demo.streams import stream
@@ -69,6 +69,25 @@ def test_the_corpus_reader_reads_it(tree):
         if split.name == "train":
             assert any(np.diff(n).max() > 1 for n in numbers)
             assert any(n[0] > 3 for n in numbers)
+
+
+def test_images_of_compounds_lie_beside_the_videos(tree):
+    out, summary = tree
+    train, validation, test = read_corpus(
+        "cexpr",
+        images=out / "rafdb_compound",
+        image_roots=[out / root for root in ROOTS],
+        test_example=out / EXAMPLE,
+    )
+    assert summary["stills"] == {"train": 66, "test": 33}
+    for split, count in ((train, 6), (validation, 3)):
+        labels = split.videos[0].labels["ce"].ravel()
+        classes, counts = np.unique(labels, return_counts=True)
+        assert classes.tolist() == [-1, *range(7)] and counts.tolist() == [4 * count, *[count] * 7]
+    assert all(video.frames for video in test.videos)
+    assert {**ex.COMPOUNDS, **ex.MORE_COMPOUNDS} == stills.CLASSES
+    images = [pathlib.Path(path).read_bytes() for _, path in train.videos[0].frames]
+    assert len(set(images)) == 66
 
 
 def test_the_test_set_has_its_truth_apart(tree):

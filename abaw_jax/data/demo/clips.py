@@ -18,7 +18,6 @@ from abaw_jax.data.demo.people import draw_person, draw_scene
 from abaw_jax.data.demo.plan import SPLITS, Clip, plan_clips
 from abaw_jax.data.demo.streams import stream
 
-UNIT = "clip"
 TEST = "test"  # folder of the test clips' faces, sound and transcripts
 HEADER = ",".join(("Filename", *EMOTIONS))
 EXAMPLE = "test_split.csv"  # names the test clips and is the example of a submission

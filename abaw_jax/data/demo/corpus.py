@@ -11,7 +11,7 @@ import time
 import cv2
 import tqdm
 
-from abaw_jax.data.demo import clips, recordings, settings
+from abaw_jax.data.demo import clips, recordings, settings, stills
 from abaw_jax.data.demo.footage import PARTS
 from abaw_jax.data.demo.plan import SHARED
 from abaw_jax.errors import InputError
@@ -19,8 +19,8 @@ from abaw_jax.files import read_json, write_json
 
 STAMP = "demo_corpus.json"  # written last: the corpus is whole
 BEGUN = ".demo_corpus_begun.json"  # written first: whose unfinished corpus this is
-# Corpus -> the module that plans, writes and sums up its parts: recordings, or clips.
-CORPORA = {"expr": recordings, "ce": recordings, "emi": clips}
+# Corpus -> the modules that each plan, write and sum up parts of one kind.
+CORPORA = {"expr": (recordings,), "ce": (recordings, stills), "emi": (clips,)}
 
 
 def generate(
@@ -47,7 +47,6 @@ def generate(
     if corpus not in CORPORA:
         known = ", ".join(dict.fromkeys((*SHARED, *CORPORA)))
         raise InputError(f"demo track {track!r}: expected one of {known}")
-    kind = CORPORA[corpus]
     out = pathlib.Path(out)
     identity = _identity(corpus, size, seed)
     if _finished(out, identity):
@@ -55,17 +54,30 @@ def generate(
     started = time.monotonic()
     shutil.rmtree(out / PARTS, ignore_errors=True)
     write_json(out / BEGUN, identity)
-    parts = kind.plan(size, seed, corpus)
-    jobs = [(os.fspath(out), seed, part) for part in parts if not kind.is_whole(out, part)]
-    bar = tqdm.tqdm(total=len(jobs), desc="demo corpus", unit=kind.UNIT, disable=not progress)
-    with bar:
-        for _ in _map(kind.write, jobs, workers):
+    plans = {kind: kind.plan(size, seed, corpus) for kind in CORPORA[corpus]}
+    jobs = [
+        (kind.write, (os.fspath(out), seed, part))
+        for kind, parts in plans.items()
+        for part in parts
+        if not kind.is_whole(out, part)
+    ]
+    with tqdm.tqdm(total=len(jobs), desc="demo corpus", unit="part", disable=not progress) as bar:
+        for _ in _map(_write, jobs, workers):
             bar.update()
-    summary = identity | kind.finish(out, parts) | {"seconds": round(time.monotonic() - started, 1)}
+    summary = identity
+    for kind, parts in plans.items():
+        summary = summary | kind.finish(out, parts)
+    summary = summary | {"seconds": round(time.monotonic() - started, 1)}
     shutil.rmtree(out / PARTS, ignore_errors=True)
     write_json(out / STAMP, summary)
     (out / BEGUN).unlink()
     return summary
+
+
+def _write(job: tuple) -> str:
+    """Call a module's `write` with a part."""
+    write, part = job
+    return write(part)
 
 
 def _identity(corpus: str, size: str, seed: int) -> dict:

@@ -32,6 +32,13 @@ COMPOUNDS = {
     "Sadly_Fearful": (SADNESS, FEAR),
     "Sadly_Angry": (SADNESS, ANGER),
 }
+# RAF-DB's other four.
+MORE_COMPOUNDS = {
+    "Angrily_Disgusted": (ANGER, DISGUST),
+    "Fearfully_Angry": (FEAR, ANGER),
+    "Happily_Disgusted": (HAPPINESS, DISGUST),
+    "Sadly_Disgusted": (SADNESS, DISGUST),
+}
 COMPOUND = len(EXPRESSIONS)  # the first compound's number
 (
     FEARFULLY_SURPRISED,

@@ -16,7 +16,6 @@ from abaw_jax.data.demo.plan import Recording, Shown, plan_corpus
 from abaw_jax.data.demo.story import Story, tell_story
 from abaw_jax.data.demo.streams import stream
 
-UNIT = "recording"
 plan = plan_corpus
 
 

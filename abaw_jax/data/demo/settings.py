@@ -14,7 +14,7 @@ quantile of 12 bands of its sound, .53 from its words' counts, and .59 from face
 """
 
 # Part of the stamp. Raise a corpus's whenever the same seed would give other files.
-VERSIONS = {"expr": 2, "ce": 1, "emi": 1}
+VERSIONS = {"expr": 2, "ce": 2, "emi": 1}
 
 CROP = 112  # Aff-Wild2's aligned crops, pixels
 SUPERSAMPLING = 2  # faces are drawn at 224 and area-averaged: movements below a pixel stay visible
@@ -33,6 +33,11 @@ CLIP_SIZES = {  # clips of EMI and their frames
     "large": ((2400, 800, 300), (20, 60)),
 }
 CLIPS_PER_PERSON = 2
+STILLS = {  # images of each of eleven compounds beside CE's videos: train, test
+    "tiny": (6, 3),
+    "default": (200, 50),  # RAF-DB has 3,162 and 792 in all
+    "large": (600, 150),
+}
 PAIR_SHARE = 0.14  # videos that show two people (`_left`, `_right`)
 # Nobody twice: a small ViT learns who is who where people are few. Without pre-training and from as
 # many images in all it came to .24 frame by frame with 96 people, and to .43 with 300 and
@@ -49,6 +54,7 @@ BLEND = (0.55, 1.0)  # how strong each part of a compound is at its apex
 CLEAR_SHARE = 0.9  # episodes that show their own prototype alone
 CONFUSED = (0.5, 0.65)  # own part of the others; the rest is a look-alike's prototype
 STRENGTH = (0.9, 1.0)  # apex intensity of an episode
+STILL_STRENGTH = (0.6, 1.0)  # of an image: not all are taken at the apex
 LONG = (9, 24)  # frames of a lasting episode
 SHORT = (5, 8)  # frames of one in a bout: shorter than a filter that would help the long ones
 BOUT_SHARE = 0.35  # chance that an episode is a bout of rapid alternations with Neutral

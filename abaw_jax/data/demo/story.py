@@ -116,8 +116,7 @@ def _apex(rng: np.random.Generator, label: int, clear: bool) -> tuple[np.ndarray
         if rng.random() < settings.REHEARSED_SHARE:
             own, clear, rehearsed = ex.PROTOTYPES[rng.integers(1, ex.OTHER)], True, True
     elif label >= ex.COMPOUND:
-        shares = rng.uniform(*settings.BLEND, (2, 1))
-        own = (shares * ex.PROTOTYPES[list(ex.PARTS[label])]).max(axis=0)
+        own = blend(rng, ex.PARTS[label])
     else:
         own = ex.PROTOTYPES[label]
     if not clear:
@@ -125,8 +124,19 @@ def _apex(rng: np.random.Generator, label: int, clear: bool) -> tuple[np.ndarray
         other = ex.LOOK_ALIKE[label]
         look = ex.OTHER_KINDS[0] if other == ex.OTHER else ex.PROTOTYPES[other]
         own = part * own + (1 - part) * look
+    return vary(rng, own), rehearsed
+
+
+def blend(rng: np.random.Generator, parts: tuple[int, int]) -> np.ndarray:
+    """Action units of a compound of two expressions, the stronger in each unit: (12,)."""
+    shares = rng.uniform(*settings.BLEND, (2, 1))
+    return (shares * ex.PROTOTYPES[list(parts)]).max(axis=0)
+
+
+def vary(rng: np.random.Generator, own: np.ndarray) -> np.ndarray:
+    """Action units (12,) as one person on one occasion moves them: float32 (12,)."""
     varied = own * rng.uniform(0.85, 1.15, len(AUS)) + 0.12 * rng.random(len(AUS)) ** 3
-    return np.clip(varied, 0, 1).astype(np.float32), rehearsed
+    return np.clip(varied, 0, 1).astype(np.float32)
 
 
 def _play(
