@@ -1,4 +1,5 @@
-"""Where the images of a corpus lie: a file, bytes in memory, a span of a file, a crop of one.
+"""Where the images of a corpus lie: a file, bytes in memory, a span of a file, a crop of one, a
+frame of a video.
 
 A corpus names its images; they are read one by one, when the records are written.
 """
@@ -35,7 +36,15 @@ class Crop(NamedTuple):
     height: int
 
 
-Image = str | bytes | Span | Crop
+class VideoFrame(NamedTuple):
+    """A frame of a video file, numbered from 1; read as a JPEG no side of which is above `side`."""
+
+    path: str
+    number: int
+    side: int
+
+
+Image = str | bytes | Span | Crop | VideoFrame
 
 
 def read_image(image: Image) -> bytes:
@@ -44,6 +53,8 @@ def read_image(image: Image) -> bytes:
         return image
     if isinstance(image, Crop):
         return _read_crop(image)
+    if isinstance(image, VideoFrame):
+        return _read_video_frame(image)
     if isinstance(image, Span):
         with open(image.path, "rb") as file:
             file.seek(image.offset)
@@ -63,14 +74,16 @@ def identity(image: Image) -> str:
         return f"{len(image)} {zlib.crc32(image)}"
     if isinstance(image, Span):
         return f"{os.path.basename(image.path)} {image.offset} {image.length}"
-    path, *box = image if isinstance(image, Crop) else (image,)
-    return " ".join(map(str, (os.path.basename(path), os.stat(path).st_size, *box)))
+    path, *part = image if isinstance(image, Crop | VideoFrame) else (image,)
+    return " ".join(map(str, (os.path.basename(path), os.stat(path).st_size, *part)))
 
 
 def location(image: Image) -> str | None:
     """How messages name an image; None where it has no place on disk."""
     if isinstance(image, Span):
         return f"{image.path} from byte {image.offset}"
+    if isinstance(image, VideoFrame):
+        return f"{image.path} frame {image.number}"
     if isinstance(image, Crop):
         return image.path
     return None if isinstance(image, bytes) else image
@@ -88,6 +101,20 @@ def _read_crop(crop: Crop) -> bytes:
         )
     pixels = np.ascontiguousarray(pixels[top:bottom, left:right])
     return simplejpeg.encode_jpeg(pixels, CROP_QUALITY, "BGR", "444")
+
+
+def _read_video_frame(image: VideoFrame) -> bytes:
+    from abaw_jax.data.video import read_frame  # PyAV, which most corpora do without
+
+    frame = read_frame(image.path, image.number)
+    scale = min(image.side / max(frame.width, frame.height), 1)
+    pixels = frame.reformat(
+        width=max(round(frame.width * scale), 1),
+        height=max(round(frame.height * scale), 1),
+        format="bgr24",
+        interpolation="AREA",
+    ).to_ndarray()
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), CROP_QUALITY, "BGR", "444")
 
 
 def _decode(content: bytes) -> np.ndarray:
