@@ -24,6 +24,7 @@ BESIDE = ("media", "transcripts", "features")
 # Paths in the section `corpus`: of label files or folders of them, and folders of images.
 FILES = (
     "annotations", "test_list", "test_example", "train_table", "validation_table", "test_table",
+    "images", "videos",
 )  # fmt: skip
 FOLDERS = ("image_roots", "face_images", "media", "transcripts")
 
