@@ -32,6 +32,7 @@ from abaw_jax.errors import InputError
 from abaw_jax.files import atomic_write, read_json
 
 __all__ = [
+    "IMAGE_SET",
     "Index",
     "Records",
     "Split",
@@ -47,9 +48,14 @@ __all__ = [
 ]
 
 
+# The video of an image set whose predictions are kept, in files that bear the video's name.
+IMAGE_SET = "images"
+
+
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """One person's sequence of crops as it lies on disk; an image set is one video named ''.
+    """One person's sequence of crops as it lies on disk; an image set is one video named ''
+    (or IMAGE_SET).
 
     Attributes:
       name: the folder's name.

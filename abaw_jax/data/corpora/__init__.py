@@ -9,6 +9,7 @@ from abaw_jax.data.corpora import (
     affwild2,
     casia_webface,
     celeba,
+    cexpr,
     fer2013,
     ferplus,
     image_folder,
@@ -34,6 +35,7 @@ CORPORA = {
     "casia_webface": casia_webface.read,
     "imdb_wiki": imdb_wiki.read,
     "mtl": mtl.read,
+    "cexpr": cexpr.read,
 }
 
 
