@@ -58,7 +58,7 @@ def member_folders(context: Context) -> dict[str, pathlib.Path]:
     for name in section.members:
         if name not in known:
             raise unknown_name("config.ensemble.members", name, "a member", known)
-    found = {name: known[name] for name in section.members or own}
+    found = {name: known[name] for name in section.members or own or [FRAMES]}
     for name, folder in section.others.items():
         if name in known:
             raise InputError(
@@ -107,7 +107,8 @@ def combine(context: Context, labels: Mapping[str, np.ndarray]) -> Combined | No
     """
     section, track = context.config.ensemble, context.track
     folders = member_folders(context)
-    if list(folders) == [*read_members(context)] and len(folders) == 1:
+    own = list(read_members(context)) or [FRAMES]
+    if len(own) == 1 and list(folders) == own:
         return None
     aligned = _align(context, folders, "validation")
     labelled = label_rows(aligned, labels, track, "the members")

@@ -9,7 +9,8 @@ chosen on, and all together, the combination included, one on videos that had no
 Makes ensemble/smoothing.json, ensemble/matching.json and ensemble/thresholds.json where there are
 such, of several members ensemble/ensemble.json, ensemble/predictions/<split> (the final ones:
 combined, smoothed and matched, a row for every annotation row), ensemble/submission.txt for the
-test set and ensemble/report.html.
+test set and ensemble/report.html. Without a sequence model (0 epochs) the final ones are those of
+frames.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -47,15 +48,16 @@ DECIDED = ("smoothing", "matching", "thresholds")  # keys of `Decision.record`; 
 
 def run(context: Context) -> dict:
     """Combine, choose, apply, score, write; the score is that of the final predictions."""
-    folder, track = context.folder("ensemble"), context.track
+    folder, config, track = context.folder("ensemble"), context.config, context.track
     index = load_index(context.folder("prepare") / "records", "validation")
     labels = video_labels(index, track)
     combined = combine(context, labels)
-    final = SEQUENCE if combined is None else ENSEMBLE
-    predictions = {
-        FRAMES: _load(context, "extract", "validation"),
-        final: combined.predictions() if combined else _load(context, "sequence", "validation"),
-    }
+    predictions = {FRAMES: _load(context, "extract", "validation")}
+    if combined is not None:
+        predictions[ENSEMBLE] = combined.predictions()
+    elif config.sequence.epochs:
+        predictions[SEQUENCE] = _load(context, "sequence", "validation")
+    final = list(predictions)[-1]
     without = {final: combined.without(track)} if combined else {}
     tuned = {
         name: _tune(context, found, labels, without.get(name))
@@ -80,10 +82,10 @@ def run(context: Context) -> dict:
     evidence = report.evidence(decided, last, labels)
     write_report(
         folder / "report.html",
-        f"{track.name}, {context.config.system}, validation",
+        f"{track.name}, {config.system}, validation",
         decided,
         report.with_threshold_column(best.summary, best.decision),
-        notes=report.notes(index, best, track, combined),
+        notes=report.notes(index, final, best, track, combined),
         stages=[
             *report.stage_rows(context),
             *({"stage": SCORES[k], "score": v} for k, v in scores.items()),
@@ -93,7 +95,7 @@ def run(context: Context) -> dict:
         candidates=best.table if len(best.table) > 1 else (),
         timeline=report.timeline(decided, labels, predictions, best.decision),
         histories=report.histories(context),
-        config=context.config.to_dict(),
+        config=config.to_dict(),
         versions=package_versions(),
         **evidence,
     )
@@ -182,7 +184,8 @@ def _write_predictions(
     index, track = load_index(context.folder("prepare") / "records", split), context.track
     rows = video_rows(index, track)
     if combined is None:
-        predictions = _load(context, "sequence", split, index.videos)
+        stage = "sequence" if context.config.sequence.epochs else "extract"
+        predictions = _load(context, stage, split, index.videos)
     else:
         predictions = combine_split(context, combined, split) or {}
     for video, prediction in predictions.items():

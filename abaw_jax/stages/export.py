@@ -65,8 +65,10 @@ def run(context: Context) -> dict:
 def _models(context: Context) -> dict[str, pathlib.Path]:
     """Exported folder -> the model that it is made of."""
     stage = context.folder("sequence")
-    found = {FRAMES: context.folder("finetune") / "model", SEQUENCE: stage / "model"}
-    return found | {name: stage / name / "model" for name in read_members(context) if name != ALL}
+    models = {FRAMES: context.folder("finetune") / "model"}
+    for name in read_members(context):
+        models |= {SEQUENCE: stage / "model"} if name == ALL else {name: stage / name / "model"}
+    return models
 
 
 def _decided(name: str, decisions: dict[str, Any]) -> str:

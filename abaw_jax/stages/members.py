@@ -188,6 +188,9 @@ def write_members(context: Context, members: Mapping[str, Member]) -> None:
 
 
 def read_members(context: Context) -> dict[str, dict]:
-    """What `write_members` wrote, in its order; the member of all windows where it is alone."""
+    """What `write_members` wrote, in its order; the member of all windows where it is alone; {}
+    without a sequence model."""
+    if not context.config.sequence.epochs:
+        return {}
     path = context.folder("sequence") / "members.json"
     return read_json(path) if path.exists() else {ALL: {"scene": None}}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from abaw_jax.data.records import Index
+from abaw_jax.data.records import IMAGE_SET, Index
 from abaw_jax.evaluation.confidence import bootstrap, video_statistics, video_table
 from abaw_jax.evaluation.decision import Decision, Tuned
 from abaw_jax.evaluation.ensemble import TUNED
@@ -55,8 +55,10 @@ def stage_rows(context: Context) -> list[dict[str, Any]]:
     return rows
 
 
-def notes(index: Index, tuned: Tuned, track: Track, combined: Combined | None) -> list[str]:
-    """What the report says under its title."""
+def notes(
+    index: Index, member: str, tuned: Tuned, track: Track, combined: Combined | None
+) -> list[str]:
+    """What the report says under its title. member: whose predictions were decided."""
     notes = []
     if combined is not None:
         method, scores = combined.result.combination.method, combined.result
@@ -68,6 +70,8 @@ def notes(index: Index, tuned: Tuned, track: Track, combined: Combined | None) -
             )
     if track.per_clip:
         return [f"{len(index.videos)} validation clips", *notes, *_out_of_fold(tuned)]
+    if index.videos == (IMAGE_SET,):
+        return [f"{len(index.frames)} validation images, of which none follows on another", *notes]
     best = tuned.decision.smoothing
     if tuned.decision.matching is not None:
         notes.append("Matched to the mean and the standard deviation of the training labels.")
@@ -79,7 +83,7 @@ def notes(index: Index, tuned: Tuned, track: Track, combined: Combined | None) -
     notes += _out_of_fold(tuned)
     return [
         f"{len(index.videos)} validation videos, {int(index.rows[-1])} annotation rows",
-        f"Smoothing of the sequence predictions: {best}, chosen on these same videos; gaps are "
+        f"Smoothing of the {member} predictions: {best}, chosen on these same videos; gaps are "
         f"filled by the rule {best.gaps}",
         *notes,
     ]
@@ -110,11 +114,11 @@ def timeline(
     predictions: Mapping[str, Mapping[str, Prediction]],
     decision: Decision,
 ) -> Timeline | None:
-    """The validation video whose label changes most often, over time; None for clips.
+    """The validation video whose label changes most often, over time; None for clips and images.
 
     predictions: of the frames, then of what is decided.
     """
-    if track.per_clip:
+    if track.per_clip or IMAGE_SET in labels:
         return None
 
     def changes(video: str) -> int:

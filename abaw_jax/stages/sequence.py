@@ -86,9 +86,12 @@ def run(context: Context) -> dict:
 
     There may be several members (`members.py`), whose predictions are averaged, those of a scene's
     member weighted by how likely the video belongs there. The features of all are those of one
-    frame classifier, tuned on all training frames.
+    frame classifier, tuned on all training frames. With 0 epochs there is no sequence model, and
+    the frame classifier's predictions are the final ones.
     """
     config, folder, track = context.config, context.folder("sequence"), context.track
+    if not config.sequence.epochs:
+        return {"metrics": {}, "samples": 0}
     windows, reader = split_windows(context, "train")
     weights = make_loss_weights(config.sequence, with_all_labels(context, windows).labels, track)
     task = make_sequence_task(config, track, weights)
