@@ -19,14 +19,16 @@ LOSS_KEYS = (
 )  # fmt: skip
 
 
-def parse(arg: str, track: str, scales: Sequence[str]) -> tuple[str, str]:
+def parse(
+    arg: str, track: str, scales: Sequence[str], systems: Sequence[str] = SYSTEMS
+) -> tuple[str, str]:
     """(system, scale) of a config's argument: a name of either kind, both, or nothing.
 
     The first of each is the default. Raises ValueError for any other word.
     """
-    system, scale = SYSTEMS[0], scales[0]
+    system, scale = systems[0], scales[0]
     for word in filter(None, arg.split(",")):
-        if word in SYSTEMS:
+        if word in systems:
             system = word
         elif word in scales:
             scale = word
@@ -34,7 +36,7 @@ def parse(arg: str, track: str, scales: Sequence[str]) -> tuple[str, str]:
             continue
         else:
             raise ValueError(
-                f"configs/{track}.py:{arg}: {word!r} is neither a system ({', '.join(SYSTEMS)}) "
+                f"configs/{track}.py:{arg}: {word!r} is neither a system ({', '.join(systems)}) "
                 f"nor a scale ({', '.join(scales)})"
             )
     return system, scale
@@ -162,7 +164,7 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         length=64,
         stride=32,
         shift=32,  # a training window starts up to this many frames off its place
-        epochs=30.0,
+        epochs=30.0,  # 0: no sequence model, the final predictions are those of frames
         batch_size=16,
         accumulate=1,
         optimizer=optimizer(1e-3, warmup_epochs=2.0),
