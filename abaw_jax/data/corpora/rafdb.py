@@ -9,6 +9,7 @@ import os
 from abaw_jax.data.corpora import image_folder
 from abaw_jax.data.records import Split
 from abaw_jax.errors import InputError
+from abaw_jax.tracks.annotations import read_lines
 
 CLASSES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")  # 1..7
 LISTS = ("list_patition_label.txt", "list_partition_label.txt")  # the first as published (sic)
@@ -32,11 +33,7 @@ def read(root: str | os.PathLike) -> list[Split]:
     found = {os.path.basename(path): path for path in paths}
     images = {"train": [], "test": []}
     lines = {}
-    try:
-        text = listing.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{listing}: cannot be read ({error})") from error
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(read_lines(listing), start=1):
         if not line.strip():
             continue
         where, parts = f"{listing}:{number}", line.split()
