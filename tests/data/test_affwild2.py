@@ -230,6 +230,16 @@ def test_video_on_both_sides(tree):
     refused(tree, path, "video10_1_left", "train", "validation")
 
 
+def test_recording_on_both_sides_is_printed(tree, capsys):
+    read(tree)
+    assert capsys.readouterr().out == ""
+    tree.images("9_left", [1])
+    tree.labels("Train", "9_left", [0, 1])
+    assert len(read(tree)) == 3
+    printed = capsys.readouterr().out
+    assert "1 videos show a recording" in printed and "9_right of validation, 9_left" in printed
+
+
 def test_test_video_in_training(tree):
     tree.test({"video45_1": 7, "9_right": 5})
     refused(tree, "9_right", "validation", "test", f"{tree.test_list}:2: ")

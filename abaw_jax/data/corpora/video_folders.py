@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from abaw_jax.data.corpora import image_folder
 from abaw_jax.data.records import Split, Video
 from abaw_jax.errors import InputError
+from abaw_jax.evaluation.folds import recording
 from abaw_jax.evaluation.submission import read_example
 from abaw_jax.tracks import Track
 from abaw_jax.tracks.annotations import read_lines
@@ -118,8 +119,14 @@ def read_test(
 
 
 def refuse_shared(splits: list[tuple[Split, dict[str, str]]]) -> None:
-    """Raise InputError if a video is in two splits; each comes with its videos' sources."""
+    """Raise InputError if a video is in two splits; each comes with its videos' sources.
+
+    Two people of one recording (`x_left`, `x_right`) on two sides share its room and its sound but
+    are not one person; the split may be the organisers': that is printed, not refused.
+    """
     seen: dict[str, tuple[str, str]] = {}
+    recordings: dict[str, tuple[str, str]] = {}
+    shared = []
     for split, owners in splits:
         for name, owner in owners.items():
             if name in seen:
@@ -128,3 +135,12 @@ def refuse_shared(splits: list[tuple[Split, dict[str, str]]]) -> None:
                     f"{seen[name][0]}; remove it from one of the two"
                 )
             seen[name] = (split.name, owner)
+            there, other = recordings.setdefault(recording(name), (split.name, name))
+            if there != split.name:
+                shared.append(f"{name} of {split.name}, {other} of {there}")
+    if shared:
+        print(
+            f"{len(shared)} videos show a recording that another split shows too (such as "
+            f"{shared[0]}): scores may be too high",
+            flush=True,
+        )
