@@ -83,7 +83,6 @@ def _images(config: ConfigDict, scale: str) -> None:
         max_unmatched=corpus.max_unmatched,
         demo_size=corpus.demo_size,
     ))  # fmt: skip
-    # The paper: all but the last block and the head frozen; see `layer_decay` in `_paper`.
     config.sequence.epochs = 0.0
     config.ensemble.kinds = ()
     if scale == "demo":
