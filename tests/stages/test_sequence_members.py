@@ -199,7 +199,9 @@ def test_members_of_folds_are_judged_by_their_fold(done, tmp_path, monkeypatch):
     context = make_context(tmp_path, 2)
     outcome = sequence.run(context)
     assert [(label, seed) for label, seed, *_ in judged] == [
-        ("sequence", 0), ("sequence fold1", 1), ("sequence fold2", 2),
+        ("sequence", 0),
+        ("sequence fold1", 1),
+        ("sequence fold2", 2),
     ]
     folder, track = context.folder("sequence"), context.track
     found = load_predictions(folder / "members" / "all" / "train", track)
