@@ -41,10 +41,10 @@ class Combination:
     """One way to make members one, complete: it can be stored and used on other videos.
 
     method: one of METHODS. members: their names, sorted. coefficients: of 'weights' (M, K), of
-    'stacking' (M * K + 1, K), float64; None for the others. settings: 'per_class' and 'trust' of
-    weights, 'penalty' and 'balance' of stacking. scenes: member -> its scene, for 'scenes'; a
-    member without one fits every video. thresholds: (K,), of classes that are on or off; combined
-    values are moved so that the track's own threshold decides (`centre_values`).
+    'stacking' (M * K + 1, K), float64; None for the others. settings: of weights those of `Trust`,
+    of stacking those of `Ridge`. scenes: member -> its scene, for 'scenes'; a member without one
+    fits every video. thresholds: (K,), of classes that are on or off; combined values are moved so
+    that the track's own threshold decides (`centre_values`).
     """
 
     method: str

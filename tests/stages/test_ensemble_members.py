@@ -9,6 +9,7 @@ from test_ensemble_stage import ROWS, VIDEOS, draw_values, make_context, read
 
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.ensemble import Combination, apply
+from abaw_jax.evaluation.matching import Matching
 from abaw_jax.evaluation.predictions import load_predictions, save_prediction
 from abaw_jax.evaluation.scenes import write_scenes
 from abaw_jax.evaluation.smoothing import Smoothing
@@ -40,33 +41,35 @@ def make_members(workdir, key, **section):
     scenes = {name: name if name.startswith("scene") else None for name in NOISE}
     write_json(stage / "members.json", {name: {"scene": s} for name, s in scenes.items()})
     names = [video for split in VIDEOS.values() for video in split]
-    shares = {v: {"scene1": p, "scene2": 1 - p} for v, p in zip(names, SHARES, strict=True)}
+    shares = {
+        v: {"scene1": p, "scene2": 1 - p} for v, p in zip(names, SHARES[: len(names)], strict=True)
+    }
     write_scenes(stage / "scenes.csv", shares)
     return context, truth
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    context, truth = make_members(tmp_path_factory.mktemp("au"), "au", method="weights")
+    context, truth = make_members(tmp_path_factory.mktemp("va"), "va", method="weights", match=True)
     return context, truth, ensemble.run(context)
 
 
 def test_combination_and_decision_are_judged_together(done):
     context, _, outcome = done
     metrics, record = outcome["metrics"], read(context, "ensemble.json")
-    steps = ["", "_smoothed", "_thresholds", "_cross_validated"]
+    steps = ["", "_smoothed", "_matched", "_cross_validated"]
     assert [k for k in metrics if k.startswith("ensemble")] == [f"ensemble{s}" for s in steps]
     assert not [k for k in metrics if k.startswith("sequence")]
     assert record["decided"]["cross_validated"] == metrics["ensemble_cross_validated"]
-    assert record["decided"]["tuned"] == metrics["ensemble_thresholds"] == outcome["score"]
+    assert record["decided"]["tuned"] == metrics["ensemble_matched"] == outcome["score"]
     assert record["scores"]["tuned"] == pytest.approx(metrics["ensemble"])
-    assert metrics["ensemble_cross_validated"] < metrics["ensemble_thresholds"]
+    assert metrics["ensemble_cross_validated"] != metrics["ensemble_matched"]
     assert record["members"] == ["all", "audio", "fold1", "scene1", "scene2"]
     for name in record["members"]:
         assert metrics[f"member_{name}"] == record["scores"]["members"][name]["score"]
     assert record["predictions"]["fold1"] == "sequence/members/fold1"
     assert record["missing"]["audio"] == {"videos": 1, "frames": 0, "filled": 25}
-    assert record["decision"]["thresholds"] == read(context, "thresholds.json")["ensemble"]
+    assert record["decision"]["matching"] == read(context, "matching.json")["ensemble"]
 
 
 def test_no_fold_is_scored_by_its_own_labels(done, monkeypatch):
@@ -77,7 +80,7 @@ def test_no_fold_is_scored_by_its_own_labels(done, monkeypatch):
     folds = combine.validation_folds(labels, context.track)
     fold = folds["4"]
     turned = {
-        v: np.where(rows >= 0, 1 - rows, rows) if folds[v] == fold else rows
+        v: np.where(rows >= -1, -rows, rows) if folds[v] == fold else rows
         for v, rows in labels.items()
     }
     before, after = (combine.combine(context, rows) for rows in (labels, turned))
@@ -97,13 +100,15 @@ def test_final_predictions_are_the_combination_decided(done):
     aligned = combine._align(context, folders, "test")
     values = aligned.by_video(apply(combination, aligned, track))
     final = load_predictions(context.folder("ensemble") / "predictions" / "test", track)
-    limits = list(record["decision"]["thresholds"].values())
+    matching = Matching(
+        **{key: tuple(by_name.values()) for key, by_name in record["decision"]["matching"].items()}
+    )
     sums = 0
     for video in VIDEOS["test"]:
         smoothing = Smoothing(**record["decision"]["smoothing"])
-        want = ensemble.Decision(smoothing).apply(values[video], ROWS, track)
+        want = ensemble.Decision(smoothing, matching).apply(values[video], ROWS, track)
         np.testing.assert_array_equal(final[video].values, want.values)
-        sums = sums + track.evaluate(track.decode(want.values, limits), truth[video])
+        sums = sums + track.evaluate(track.decode(want.values), truth[video])
     assert track.summary(sums).score == pytest.approx(outcome["score"], abs=0.2)
     # No prediction of the training set, which one member lacks.
     assert not (context.folder("ensemble") / "predictions" / "train").exists()
@@ -161,7 +166,7 @@ def test_the_average_of_members_without_search_has_no_second_score(tmp_path):
 )
 def test_members_that_are_not_there(done, section, message):
     context = done[0]
-    config = ml_collections.ConfigDict(context.config)
+    config = ml_collections.ConfigDict(context.config.to_dict())
     config.ensemble.others = ml_collections.ConfigDict()
     config.ensemble.update(section)
     changed = dataclasses.replace(context, config=ml_collections.FrozenConfigDict(config))
