@@ -73,7 +73,8 @@ def score_predictions(
     parts, filled = [], 0
     for video, (index, rows) in found.items():
         parts.append(track.evaluate(decode(predictions[video].values[index]), rows))
-        filled += int((~np.isin(frames[video][index], known[video])).sum())
+        if gaps is not None:
+            filled += int((~np.isin(frames[video][index], known[video])).sum())
     return Scored(
         summary=track.summary(sum(parts)),
         frames=sum(len(rows) for _, rows in found.values()),

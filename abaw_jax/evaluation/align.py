@@ -162,12 +162,13 @@ def labelled_rows(
     found, missing, last_rows = {}, {}, 0
     for video, numbers in wanted.items():
         rows, known = labels[video], frames[video]
-        lacks = np.setdiff1d(numbers, known)
+        index = np.searchsorted(known, numbers)
+        lacks = numbers[known.take(index, mode="clip") != numbers]
         if len(lacks) and lacks[-1] == len(rows):
-            numbers, lacks, last_rows = numbers[:-1], lacks[:-1], last_rows + 1
+            index, numbers, lacks, last_rows = index[:-1], numbers[:-1], lacks[:-1], last_rows + 1
         if len(lacks):
             missing[video] = lacks
-        found[video] = (np.searchsorted(known, numbers), rows[numbers - 1])
+        found[video] = (index, rows[numbers - 1])
     if missing:
         video, lacks = next(iter(missing.items()))
         raise InputError(
