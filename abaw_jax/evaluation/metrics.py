@@ -153,7 +153,7 @@ def binary_table(
 
 
 DIGITS, BITS = 5, 12  # a number is taken as a multiple of 2**-60: five digits of 12 bits
-_CHUNK = 1 << 16  # rows at a time: bounds memory, and keeps every partial sum below 2**53
+_CHUNK = 1 << 11  # rows at a time: what is read twice stays in the cache; sums are below 2**53
 
 
 def moment_sums(
@@ -169,25 +169,28 @@ def moment_sums(
     Raises ValueError for numbers beyond [-1, 1], NaN among them.
     """
     for name, values in (("predicted", predicted), ("labels", labels)):
-        if values.size and not np.abs(values).max() <= 1:  # not for NaN
+        if values.size and not (values.min() >= -1 and values.max() <= 1):  # not for NaN
             raise ValueError(f"{name} hold numbers beyond -1 .. 1")
     size = 1 + 2 * DIGITS
     sums = np.zeros((labels.shape[1], size, size), np.int64)
+    table = np.ones((size, min(len(labels), _CHUNK)))
     for start in range(0, len(labels), _CHUNK):
-        rows = slice(start, start + _CHUNK)
+        x, y = predicted[start : start + _CHUNK], labels[start : start + _CHUNK]
+        part = table[:, : len(y)]
         for k, total in enumerate(sums):
-            parts = (_digits(predicted[rows, k]), _digits(labels[rows, k]))
-            table = np.concatenate([np.ones((len(parts[0]), 1)), *parts], axis=1)
-            total += (table.T @ table).astype(np.int64)
+            _digits(x[:, k], part[1 : 1 + DIGITS])
+            _digits(y[:, k], part[1 + DIGITS :])
+            total += (part @ part.T).astype(np.int64)
     return sums
 
 
-def _digits(values: np.ndarray) -> np.ndarray:
-    """Numbers (n,) -> their digits float64 (n, DIGITS), lowest first; the highest has the sign."""
-    whole = np.rint(np.ldexp(values.astype(np.float64), BITS * DIGITS)).astype(np.int64)
-    digits = whole[:, None] >> (BITS * np.arange(DIGITS))
-    digits[:, :-1] &= (1 << BITS) - 1
-    return digits.astype(np.float64)
+def _digits(values: np.ndarray, out: np.ndarray) -> None:
+    """Numbers (n,) -> their digits float64 (DIGITS, n), lowest first; the highest has the sign."""
+    whole = np.rint(values.astype(np.float64) * 2.0 ** (BITS * DIGITS)).astype(np.int64)
+    for digit in out[:-1]:
+        np.bitwise_and(whole, (1 << BITS) - 1, out=digit)
+        whole >>= BITS
+    out[-1] = whole
 
 
 def _moments(sums: np.ndarray) -> tuple[int, int, int, int, int, int]:

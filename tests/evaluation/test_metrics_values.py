@@ -98,9 +98,10 @@ def test_any_division_into_parts_gives_the_same_integers(seed, monkeypatch):
 
 def test_digits_keep_every_number_that_counts():
     values = np.array([1, -1, 0, 0.1, -0.1, 2.0**-37, -(2.0**-60), 1 - 2.0**-24], np.float32)
-    digits = metrics._digits(values)
+    digits = np.empty((metrics.DIGITS, len(values)))
+    metrics._digits(values, digits)
     places = 2.0 ** (metrics.BITS * (np.arange(metrics.DIGITS) - metrics.DIGITS))
-    np.testing.assert_array_equal(digits @ places, values.astype(np.float64))
+    np.testing.assert_array_equal(places @ digits, values.astype(np.float64))
     assert np.abs(digits).max() <= 2**metrics.BITS
 
 
