@@ -78,6 +78,8 @@ def load_prediction(path: str | os.PathLike, track: Track) -> Prediction:
         )
     order = track.class_order(classes.tolist(), str(path))
     frames, values = _checked(path, arrays["frames"], arrays["values"], len(classes))
+    if (np.diff(order) == 1).all():  # as in files of this package
+        return Prediction(frames, values)
     return Prediction(frames, values[:, order])
 
 
@@ -138,19 +140,19 @@ def _checked(
         )
     if frames.size and not (frames.min() >= 1 and frames.max() <= np.iinfo(np.int32).max):
         raise InputError(f"{path}: frame {frames.min()}..{frames.max()}; frames count from 1")
-    # As int64, so that the difference of unsigned numbers does not wrap.
-    steps = np.diff(frames.astype(np.int64))
-    if (steps <= 0).any():
-        at = int(np.argmax(steps <= 0))
-        what = "is there twice" if steps[at] == 0 else f"follows frame {frames[at]}"
+    back = frames[1:] <= frames[:-1]
+    if back.any():
+        at = int(np.argmax(back))
+        same = frames[at + 1] == frames[at]
+        what = "is there twice" if same else f"follows frame {frames[at]}"
         raise InputError(
             f"{path}: frame {frames[at + 1]} {what}; frames must ascend, each once: sort them"
         )
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
+    if not np.isfinite(values).all():
+        finite = np.isfinite(values).all(axis=1)
         bad = int(np.argmin(finite))
         raise InputError(
             f"{path}: frame {frames[bad]} has a value that is not finite ({(~finite).sum()} such "
             "frames); leave such frames out: gaps are filled later"
         )
-    return frames.astype(np.int32), values.astype(np.float32)
+    return frames.astype(np.int32, copy=False), values.astype(np.float32, copy=False)
