@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from abaw_jax.errors import InputError
+from abaw_jax.tracks.plain_rows import is_label, parse_plain_rows
 from abaw_jax.tracks.track import Track
 
 
@@ -28,26 +29,37 @@ def read_annotation(path: str | os.PathLike, track: Track) -> np.ndarray:
     only at the end. Raises InputError as `file:line` for a row of another width, a number that does
     not parse, or one that is neither in the track's range nor its mark for invalid.
     """
+    data = _read_bytes(path)
+    if (rows := parse_plain_rows(data, track)) is not None:
+        return rows
     # A stray byte in the header is nobody's concern, one below is a row that does not parse.
-    lines = read_lines(path, errors="replace")[1:]
+    lines = _split_lines(data.decode("utf-8-sig", errors="replace"))[1:]
     if not lines:
         raise InputError(f"{path}: has no row below its header line; copy the annotations again")
     return parse_rows(lines, track, path, first_line=2, allow_invalid=True)
 
 
-def read_lines(path: str | os.PathLike, errors: str = "strict") -> list[str]:
+def read_lines(path: str | os.PathLike) -> list[str]:
     """The lines of a text file in UTF-8 without the blank ones at its end; at least one.
 
-    Line ends may be of any system, and a byte order mark is dropped. errors: as in `bytes.decode`.
-    Raises InputError if the file cannot be read or, with 'strict', is not in UTF-8.
+    Line ends may be of any system, and a byte order mark is dropped. Raises InputError if the file
+    cannot be read or is not in UTF-8.
     """
     try:
-        text = pathlib.Path(path).read_text(encoding="utf-8-sig", errors=errors)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        return _split_lines(_read_bytes(path).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not text in UTF-8 ({error.reason})") from error
-    return text.rstrip().split("\n")
+
+
+def _read_bytes(path: str | os.PathLike) -> bytes:
+    try:
+        return pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _split_lines(text: str) -> list[str]:
+    return text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n")
 
 
 def parse_rows(
@@ -77,12 +89,10 @@ def parse_rows(
     except (ValueError, OverflowError):
         values = np.array([_number(token, number) for token in tokens])
     values = values.reshape(len(lines), width)
-    low, high = track.label_range
-    good = (values >= low) & (values <= high)  # False for NaN
-    if allow_invalid:
-        good |= values == track.invalid
+    good = is_label(values, track, allow_invalid=allow_invalid)
     if not good.all():
         bad = int(np.argmin(good.all(axis=1)))
+        low, high = track.label_range
         unlabelled = f", or {track.invalid:g} for no label" if allow_invalid else ""
         kind = "integers" if number is int else "numbers"
         raise InputError(
