@@ -1,8 +1,8 @@
 """Features of sound for each annotation row: mel bands, loudness and pitch of the voice.
 
-Windows of 64 ms every 20 ms. Level and spectrum are log-mel bands; pitch is the highest peak of the
-autocorrelation between 65 and 400 Hz, and its height says how voiced a window is. A row takes the
-means over the voiced windows around it, relative to the whole recording's, so that neither the
+Windows of 64 ms every 20 ms. Level and spectrum are log-mel bands; pitch is the first high peak of
+the autocorrelation between 65 and 400 Hz, and its height says how voiced a window is. A row takes
+the means over the voiced windows around it, relative to the whole recording's, so that neither the
 person's voice nor the microphone counts, and, if wanted, those of the recording itself.
 """
 
@@ -17,6 +17,7 @@ BANDS = 20
 PITCHES = (65.0, 400.0)  # Hz
 VOICED = 0.4  # least height of the peak, as a share of the energy
 LOUD = 1e-4  # least root of the mean square of a voiced window, of full scale
+PERIOD = 0.85  # a peak of this share of the highest is the period: later ones are its multiples
 CONTEXTS = (0.15, 0.6)  # seconds to either side of a row
 LEVELS = BANDS + 2  # the bands, loudness, pitch
 _BLOCK = 2048  # windows at a time: the transform of a long recording would fill the memory
@@ -82,8 +83,11 @@ def _block(framed: np.ndarray) -> tuple[np.ndarray, ...]:
     low, high = (int(RATE / pitch) for pitch in reversed(PITCHES))
     # The taper's own autocorrelation makes far peaks lower.
     scaled = lags[:, low : high + 1] / (lags[:, :1] + 1e-9) / _taper_lags()[low : high + 1]
-    at = scaled.argmax(axis=1)
-    return bands, rms, scaled.max(axis=1), np.log2(RATE / (at + low))
+    height = scaled.max(axis=1, keepdims=True)
+    rises = np.diff(scaled, axis=1, prepend=np.inf, append=-np.inf) >= 0
+    peaks = rises[:, :-1] & ~rises[:, 1:] & (scaled >= PERIOD * height)
+    at = np.where(peaks.any(axis=1), peaks.argmax(axis=1), scaled.argmax(axis=1))
+    return bands, rms, height[:, 0], np.log2(RATE / (at + low))
 
 
 @functools.cache

@@ -29,6 +29,19 @@ def test_pitch_is_found(pitch):
     assert whole[-1] > 0.9  # voiced throughout
 
 
+def test_pitch_is_no_multiple_of_the_period():
+    """With a resonance and some breath later peaks of the autocorrelation are as high."""
+    rng = np.random.default_rng(0)
+    for pitch in np.linspace(90, 240, 7):
+        phase = np.cumsum(np.full(2 * RATE, pitch * 1.0) / RATE)
+        pulses = np.diff(np.floor(phase), prepend=0.0) + 0.03 * rng.standard_normal(2 * RATE)
+        at = np.arange(400) / RATE
+        ringing = np.exp(-90 * np.pi * at) * np.sin(2 * np.pi * 600 * at)
+        wave = np.convolve(pulses, ringing)[: 2 * RATE]
+        whole = features((4000 * wave / np.abs(wave).max()).astype(np.int16), np.array([1.0]))
+        assert 2 ** whole[0, WHOLE][PITCH] == pytest.approx(pitch, rel=0.05)
+
+
 def test_what_rises_around_a_row_is_seen_there():
     """From 120 to 180 Hz, and four times as loud, at one second."""
     samples = np.concatenate([voice(120, 1.0, 0.1), voice(180, 1.0, 0.4)])
