@@ -62,6 +62,18 @@ def test_the_main_tracks_split_decides(tree):
     assert [v.name for v in test.videos] == ["video45_1"] and test.videos[0].labels == {}
 
 
+def test_people_of_a_judged_recording_are_not_trained_on(tree):
+    """EXPR validates 9_right: what VA trains on of the same recording shows the same room."""
+    add(tree, "VA", "Train", "9_left", 3)
+    add(tree, "VA", "Train", "video10_1_right", 3)  # EXPR trains on the other person
+    for video in ("9_left", "video10_1_right"):
+        tree.images(video, [1, 2, 3])
+    train = read(tree)[0]
+    names = {video.name for video in train.videos}
+    assert "9_left" not in names and "video10_1_right" in names
+    assert train.skipped["videos_of_further_tracks"] == 1
+
+
 def test_rows_are_as_many_as_the_main_tracks(tree):
     video = next(v for v in read(tree)[0].videos if v.name == "video10_1_left")
     assert video.rows == 7 and {len(rows) for rows in video.labels.values()} == {7}

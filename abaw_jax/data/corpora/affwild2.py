@@ -7,7 +7,8 @@ is the decoder's frame count + 1. Frames without a detected face have no image.
 The tracks' training, validation and test sets differ. Where several are read, the splits are those
 of the main one: a video of its sets stays in its set, and has a further track's labels only if that
 track has it in the same set. Training videos of further tracks that are in no set of the main one
-are added to training, without labels of the main track.
+are added to training, without labels of the main track, unless the main track validates or tests
+another video of their recording.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ import numpy as np
 from abaw_jax.data.corpora import image_folder, video_folders
 from abaw_jax.data.records import Split, Video
 from abaw_jax.errors import InputError
+from abaw_jax.evaluation.folds import recording
 from abaw_jax.tracks import TRACKS, Track
 from abaw_jax.tracks.annotations import (
     annotation_files,
@@ -59,7 +61,7 @@ def read(
       beyond its rows, are left out. With further tracks every labelled video has rows of each, as
       many as the main track's file; those without a label are invalid. Without list and example it
       is not known which videos the main track keeps for its test: those that only further tracks
-      have are then left out, and counted as `videos_of_further_tracks`.
+      have are then left out. Those left out are counted as `videos_of_further_tracks`.
 
     Raises:
       InputError: anything missing, malformed, contradictory or on both sides of a split.
@@ -98,11 +100,14 @@ def read(
         for name, path in files.get("train", {}).items()
         if name not in known
     }
+    count = len(others)
+    judged = {recording(n) for split, owners in splits if split.name != "train" for n in owners}
+    others = {name: file for name, file in others.items() if recording(name) not in judged}
     added = []
     for name, (path, owner) in others.items() if test_list or test_example else ():
         frames, skipped = video_folders.read_frames(name, places, roots, f"{path}: ")
         added.append(_video(path, frames, skipped, owner, max_unmatched))
-    left_out = image_folder.nonzero({"videos_of_further_tracks": len(others) - len(added)})
+    left_out = image_folder.nonzero({"videos_of_further_tracks": count - len(added)})
     return [_join_tracks(split, track, further, added, left_out, max_unmatched) for split in found]
 
 
