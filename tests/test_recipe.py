@@ -172,26 +172,57 @@ def test_killed_anywhere_ends_with_the_same_score(whole, tmp_path):
         assert results[key] == expected[key]
 
 
-@pytest.mark.parametrize(
-    ("flags", "named"),
-    [
-        (["--config.finetune.epoch=3"], "epochs"),
-        (["--config.finetune.epochs=many"], "config.finetune.epochs"),
-        (["--config.track=exprs"], "exprs"),
-        (["--stages=prepair"], "prepair"),
-        (["--worksdir=x"], "worksdir"),
-        (["--config.mesh.data=3"], "mesh"),
-        (["--config.corpus.root=/no/such/folder"], "/no/such/folder"),
-        (["--config.corpus.demo_size="], "config.corpus.root"),
-        (["--stages=export"], "finetune"),
-    ],
-)
-def test_bad_flags_are_one_line(tmp_path, flags, named):
-    finished = run(tmp_path / "run", *flags)
-    assert finished.returncode == 2
-    error = finished.stderr.splitlines()[-1]
+BAD_FLAGS = {
+    "epochs": "--config.finetune.epoch=3",
+    "config.finetune.epochs": "--config.finetune.epochs=many",
+    "exprs": "--config.track=exprs",
+    "prepair": "--stages=prepair",
+    "worksdir": "--worksdir=x",
+    "mesh": "--config.mesh.data=3",
+    "/no/such/folder": "--config.corpus.root=/no/such/folder",
+    "config.corpus.root": "--config.corpus.demo_size=",
+    "finetune": "--stages=export",
+}
+# Each command in a child of one process, which has imported what takes most of a command's time.
+RUN_EACH = """
+import json, os, sys
+from absl import app
+from abaw_jax import main
+for number, command in enumerate(json.loads(sys.argv[1])):
+    if not (child := os.fork()):
+        os.dup2(os.open(str(number), os.O_WRONLY | os.O_CREAT), 2)
+        os.dup2(2, 1)
+        sys.argv = command
+        app.run(main.main, flags_parser=main.parse)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory):
+    """What each of BAD_FLAGS ends with: named -> (exit status, standard error)."""
+    folder = tmp_path_factory.mktemp("refusals")
+    commands = [command(folder / f"run{i}", f)[2:] for i, f in enumerate(BAD_FLAGS.values())]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_EACH, json.dumps(commands)],
+        cwd=folder,
+        env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    errors = [(folder / str(number)).read_text() for number in range(len(BAD_FLAGS))]
+    found = zip(map(int, done.stdout.split()), errors, strict=True)
+    return dict(zip(BAD_FLAGS, found, strict=True))
+
+
+@pytest.mark.parametrize("named", BAD_FLAGS)
+def test_bad_flags_are_one_line(refusals, named):
+    status, text = refusals[named]
+    assert status == 2
+    error = text.splitlines()[-1]
     assert error.startswith("error: ") and named in error
-    assert "Traceback" not in finished.stderr
+    assert "Traceback" not in text
 
 
 def test_a_work_directory_serves_one_run_at_a_time(tmp_path):
