@@ -24,6 +24,7 @@ from abaw_jax.interop.export import load_predict, load_program, make_task, save_
 from abaw_jax.recipe import STEPS, Context
 from abaw_jax.stages.ensemble import DECIDED, ENSEMBLE, FRAMES, SEQUENCE, read_decisions
 from abaw_jax.stages.members import ALL, read_members
+from abaw_jax.stages.modalities import FACE
 from abaw_jax.stages.sequence import split_windows
 
 # Of probabilities, by what a model computes in: programs may fuse in another order.
@@ -128,7 +129,7 @@ def _card(context: Context, name: str, config: dict[str, Any], results: dict[str
     """The model card; results: the metrics of the stage `ensemble`."""
     what = "a vision transformer on single face crops"
     if name != FRAMES:
-        what = "a transformer over windows of the `frames` model's features"
+        what = f"a transformer over windows of features: {_sources(context)}"
     corpus = context.config.corpus
     data = pathlib.Path(corpus.root).name if corpus.root else f"demo corpus ({corpus.demo_size})"
     track = context.track
@@ -158,6 +159,12 @@ def _card(context: Context, name: str, config: dict[str, Any], results: dict[str
 
 `abaw_jax.interop.export.load_predict(folder)` gives the prediction as a function.
 """
+
+
+def _sources(context: Context) -> str:
+    """What the features are of, as the card names it."""
+    names = context.config.sequence.modalities
+    return ", ".join("the `frames` model's" if name == FACE else name for name in names)
 
 
 def _part(member: str, scene: str | None) -> str:
