@@ -140,4 +140,4 @@ def test_pooling():
         # The head starts near zero: the first steps leave the encoder alone.
         assert logits.shape == (2, 3) and np.abs(logits).max() < 1e-2
     with pytest.raises(KeyError):
-        FrameClassifier(encoder, 3, pooling="max").init(jax.random.key(0), images)
+        jax.eval_shape(FrameClassifier(encoder, 3, pooling="max").init, jax.random.key(0), images)

@@ -115,10 +115,11 @@ def test_self_attention_refuses_a_width_its_heads_do_not_divide():
 def test_dropout_acts_in_training_alone():
     x = np.random.default_rng(0).normal(size=(2, 6, 8)).astype(np.float32)
     for model in (SelfAttention(heads=2, dropout=0.5), Mlp(16, dropout=0.5)):
-        variables = model.init(jax.random.key(0), x)
-        still = model.apply(variables, x)
-        first = model.apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)})
-        again = model.apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)})
+        apply = jax.jit(model.apply, static_argnames="train")
+        variables = jax.jit(model.init)(jax.random.key(0), x)
+        still = apply(variables, x)
+        first = apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)})
+        again = apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)})
         np.testing.assert_array_equal(first, again)
         assert np.abs(first - still).max() > 1e-3
 

@@ -108,10 +108,11 @@ def test_drop_path_grows_from_zero_at_the_first_block_to_the_rate_at_the_last():
 
 def test_kept_patches_are_embedded_with_their_own_positions():
     model = ViT(**{**SMALL, "depth": 0})
-    variables = model.init(jax.random.key(0), images())
-    whole = model.apply(variables, images())
+    variables = jax.jit(model.init)(jax.random.key(0), images())
+    apply = jax.jit(model.apply)
+    whole = apply(variables, images())
     keep = np.array([[3, 0, 15], [7, 8, 1]])
-    part = model.apply(variables, images(), keep)
+    part = apply(variables, images(), keep)
     np.testing.assert_allclose(part[:, 0], whole[:, 0])
     expected = np.take_along_axis(np.asarray(whole[:, 1:]), keep[..., None], axis=1)
     np.testing.assert_allclose(part[:, 1:], expected, atol=1e-6)
@@ -125,10 +126,12 @@ def test_bfloat16_compute_keeps_float32_parameters_and_stays_near():
     logits, features = jax.jit(half.apply)(variables, images())
     assert logits.dtype == features.dtype == jnp.float32
     assert (
-        half.encoder.apply({"params": variables["params"]["encoder"]}, images()).dtype
+        jax.eval_shape(
+            half.encoder.apply, {"params": variables["params"]["encoder"]}, images()
+        ).dtype
         == jnp.bfloat16
     )
-    _, expected = plain.apply(variables, images())
+    _, expected = jax.jit(plain.apply)(variables, images())
     np.testing.assert_allclose(features, expected, atol=0.1)
 
 
