@@ -52,14 +52,6 @@ STAGES = {
     "export": Stage(("export",), ("finetune", "sequence", "ensemble")),
 }
 
-# Keys that came after the first runs, with the values at which they change nothing. Records leave
-# them out then, so that what was made before they came counts as made with the same config.
-LATER = {
-    "corpus": {"also": []},
-    "finetune": {"also": {}, "frozen_blocks": 0},
-    "sequence": {"also": {}},
-}
-
 # Scores of the stage `ensemble`, as tables show them. Each step stands on those before it.
 STEPS = {
     "": "",
@@ -165,11 +157,8 @@ def _section(config, path: str):
     """A config value by its dotted path, as plain JSON types."""
     for key in path.split("."):
         config = config[key]
-    plain = json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else config))
-    later = LATER.get(path, {})
-    if not later:
-        return plain
-    return {k: v for k, v in plain.items() if k not in later or v != later[k]}
+    plain = config.to_dict() if hasattr(config, "to_dict") else config
+    return json.loads(json.dumps(plain))
 
 
 def _made_from(name: str, context: Context, results: dict[str, dict]) -> dict:

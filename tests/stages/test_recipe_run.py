@@ -160,15 +160,6 @@ def test_results_hold_no_score_of_another_config(tmp_path, stages):
     assert results["score"] == 0.5
 
 
-def test_keys_that_came_later_are_recorded_where_they_change_something():
-    for section, keys in recipe.LATER.items():
-        kept, plain = config()[section].to_dict(), recipe._section(config(), section)
-        assert kept.keys() - plain.keys() == keys.keys()
-    changed = config(finetune={"frozen_blocks": 1}, corpus={"also": ("au",)})
-    assert recipe._section(changed, "finetune")["frozen_blocks"] == 1
-    assert recipe._section(changed, "corpus")["also"] == ["au"]
-
-
 def test_a_config_without_a_section_is_refused():
     made = config()
     del made["extract"]
