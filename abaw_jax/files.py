@@ -1,6 +1,8 @@
-"""Files that are either whole or absent under their final name, and JSON read with clear errors."""
+"""Files that are either whole or absent under their final name, and JSON read with clear errors;
+whether what lies on disk has changed."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -69,3 +71,26 @@ def read_json(path: str | os.PathLike) -> dict:
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds a JSON {type(value).__name__}; expected an object")
     return value
+
+
+def disk_state(path: str | os.PathLike, *, files: bool) -> str:
+    """Hash of the times of `path` and of folders two levels below it, with `files` of files too."""
+    lines = []
+
+    def look(item: pathlib.Path, depth: int) -> None:
+        try:
+            lines.append(f"{item} {item.stat().st_mtime_ns}")
+            inner = []
+            if depth and item.is_dir():
+                with os.scandir(item) as entries:
+                    inner = sorted(e.name for e in entries if files or e.is_dir())
+        except OSError as error:  # the reader says what is wrong with it, if it needs it
+            lines.append(f"{item} {error.strerror}")
+            return
+        for name in inner:
+            look(item / name, depth - 1)
+
+    if not os.path.exists(path):
+        return "absent"
+    look(pathlib.Path(path), 2 + files)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

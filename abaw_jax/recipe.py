@@ -173,13 +173,15 @@ def _made_from(name: str, context: Context, results: dict[str, dict]) -> dict:
 def _is_current(name: str, context: Context, results: dict[str, dict]) -> bool:
     """Whether a stage was finished with this config and from `results`, those before it.
 
-    The corpus is not looked at: what was prepared from it can be used where it is not mounted.
+    What else it read is not looked at: what was prepared from a corpus can be used where that is
+    not mounted.
     """
     folder, stage = context.folder(name), STAGES[name]
     if not (folder / "results.json").exists() or not results.keys() >= set(stage.inputs):
         return False
     record, now = read_json(folder / "stage.json"), _made_from(name, context, results)
-    return record == (now if stage.inputs else now | {"inputs": record["inputs"]})
+    sources = {source: record["inputs"].get(source) for source in stage.inputs}
+    return {**record, "inputs": sources} == now
 
 
 def _flat(tree: dict, prefix: str = "") -> dict:
@@ -208,8 +210,8 @@ def _run_stage(name: str, context: Context, results: dict[str, dict], redo: bool
                 f"{context.workdir}; run {source} first"
             )
     started = _made_from(name, context, results)
-    if not STAGES[name].inputs:  # the stage that reads no other says what it finds on disk
-        started["inputs"] = _module(name).inputs(context)
+    if look := _module("disk").FOUND.get(name):
+        started["inputs"] |= look(context)
     record, finished = folder / "stage.json", folder / "results.json"
     discarded = folder.with_name(f".{name}.discarded")
     if record.exists():

@@ -101,10 +101,6 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         max_unmatched=1000,  # images without a row, or rows without one, a video may have
         also=(),  # further tracks, whose labels are read as well: "va", "expr", "au"
         demo_size="default",  # tiny, default or large; empty: `root` must be given
-        # Beside the images, for `sequence.modalities`; folders that are absent hold nothing.
-        media=("batch1", "batch2", "new_vids"),  # <recording>.mp4, .avi
-        transcripts=("transcripts",),  # <video>.txt
-        features=ConfigDict(),  # feature stores by name, each a modality more
     ))  # fmt: skip
     config.image = ConfigDict(dict(
         size=48,
@@ -158,9 +154,15 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         ema_decay=0.0,  # 0 = off
         evaluations=4,  # on validation, evenly over the schedule; the best is kept
     ))  # fmt: skip
-    config.extract = ConfigDict(dict(batch_size=256))
+    config.extract = ConfigDict(dict(
+        batch_size=256,
+        # Below `corpus.root`, for `sequence.modalities`; folders that are absent hold nothing.
+        media=("batch1", "batch2", "new_vids"),  # <recording>.mp4, .avi
+        transcripts=("transcripts",),  # <video>.txt
+        stores=ConfigDict(),  # feature stores by name, each a modality more
+    ))  # fmt: skip
     config.sequence = ConfigDict(dict(
-        modalities=("face",),  # of face, sound, words and the names in `corpus.features`
+        modalities=("face",),  # of face, sound, words and the names in `extract.stores`
         length=64,
         stride=32,
         shift=32,  # a training window starts up to this many frames off its place

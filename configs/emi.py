@@ -40,11 +40,11 @@ def get_config(arg: str = "") -> ConfigDict:
         face_images=("face_images", "test/face_images"),
         max_damaged=0.01,  # damaged images that a run accepts: a share, or a count from 1 up
         demo_size="default",  # tiny, default or large; empty: `root` must be given
-        # Beside the images, for `sequence.modalities`; folders that are absent hold nothing.
+    ))  # fmt: skip
+    config.extract.update(
         media=("audio", "raw", "test/audio", "test/raw"),  # <clip>.mp3, .mp4
         transcripts=("transcripts", "test/transcripts"),  # <clip>.txt
-        features=ConfigDict(),  # feature stores by name, each a modality more
-    ))  # fmt: skip
+    )
     for section in (config.finetune, config.sequence):
         section.update(
             loss="mse",  # or pearson, ccc; these judge the rows of a batch together

@@ -11,6 +11,7 @@ model would know the recording by it.
 """
 
 import functools
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ from abaw_jax.data.words import fit_vocabulary, word_features
 from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import content_hash
 from abaw_jax.recipe import Context
-from abaw_jax.stages.prepare import corpus_paths
+from abaw_jax.stages.prepare import corpus_root
 
 FACE = "face"
 # (video, rows) -> values (rows or 1, width), whose last number is 1; None where there is nothing.
@@ -44,7 +45,7 @@ Make = Callable[[str, int], np.ndarray | None]
 
 def check_modalities(config: Any) -> None:
     """Raise InputError for modalities that a recipe does not have."""
-    names, supplied = list(config.sequence.modalities), list(config.corpus.get("features", {}))
+    names, supplied = list(config.sequence.modalities), list(config.extract.stores)
     known = [FACE, *MAKERS, *supplied]
     unknown = [name for name in names if name not in known]
     if unknown or not names or len(set(names)) < len(names):
@@ -53,16 +54,28 @@ def check_modalities(config: Any) -> None:
             f"{', '.join(known)}, each once"
         )
     if taken := [name for name in supplied if name in (*MAKERS, FACE, "features", "predictions")]:
-        raise InputError(f"config.corpus.features: {taken[0]!r} is taken; choose another name")
+        raise InputError(f"config.extract.stores: {taken[0]!r} is taken; choose another name")
+    for name in set(names) & set(supplied):
+        folder = pathlib.Path(config.corpus.root, config.extract.stores[name])
+        if not (folder / "features.json").is_file():
+            raise InputError(
+                f"config.extract.stores.{name}: {folder} has no features.json; name a folder that "
+                "`abaw_jax.data.supplied` or `abaw_jax.data.features` has written"
+            )
+
+
+def _folders(context: Context, key: str) -> list[str]:
+    """Folders that the section `extract` names, below the corpus."""
+    return [str(corpus_root(context) / path) for path in context.config.extract[key]]
 
 
 def _sound(context: Context) -> tuple[Make, dict[str, Any]]:
     clip = context.track.per_clip
-    folders = corpus_paths(context)["media"]
+    folders = _folders(context, "media")
     files = find_files(folders, SOUND)
     if not files:
         raise InputError(
-            f"config.corpus.media: no recording in {', '.join(folders)}; name their folders, or "
+            f"config.extract.media: no recording in {', '.join(folders)}; name their folders, or "
             "leave 'sound' out of config.sequence.modalities"
         )
 
@@ -81,7 +94,7 @@ def _sound(context: Context) -> tuple[Make, dict[str, Any]]:
 
 
 def _words(context: Context) -> tuple[Make, dict[str, Any]]:
-    folders = corpus_paths(context)["transcripts"]
+    folders = _folders(context, "transcripts")
     files = find_files(folders, TEXT)
 
     def read(video: str) -> str:
@@ -92,7 +105,7 @@ def _words(context: Context) -> tuple[Make, dict[str, Any]]:
     vocabulary = fit_vocabulary(map(read, index.videos))
     if not vocabulary:
         raise InputError(
-            f"config.corpus.transcripts: no word is said in several training videos by the files "
+            f"config.extract.transcripts: no word is said in several training videos by the files "
             f"in {', '.join(folders)}; name the folders of <video>.txt, or leave 'words' out of "
             "config.sequence.modalities"
         )
@@ -111,7 +124,7 @@ MAKERS = {"sound": _sound, "words": _words}
 
 def _supplied(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
     """A store that the user has, of all splits; rows of a `rate` share out a video evenly."""
-    store = FeatureStore(corpus_paths(context)["features"][name])
+    store = FeatureStore(corpus_root(context) / context.config.extract.stores[name])
 
     def make(video: str, rows: int) -> np.ndarray | None:
         if not (store.folder / f"{video}.npz").is_file() or not len(store.frames(video)):

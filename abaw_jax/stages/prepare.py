@@ -4,29 +4,26 @@ Makes prepare/records (the corpus) and prepare/images/<name> (each further image
 config names no corpus, the track's demo corpus is drawn first, into prepare/demo, in the layout of
 the corpus that the config is of, and then read as any such tree is.
 
-The keys of the section `corpus` are those of the reader of its `kind`, beside OWN and what the
-stage `extract` reads, BESIDE.
+The keys of the section `corpus` are those of the reader of its `kind`, beside OWN.
 """
 
-import hashlib
-import os
 import pathlib
 
 from abaw_jax.data.corpora import read_corpus, takes
 from abaw_jax.data.demo import generate
 from abaw_jax.data.records import load_index, write_corpus
 from abaw_jax.errors import InputError
+from abaw_jax.files import disk_state
 from abaw_jax.recipe import Context
 from abaw_jax.tracks.track import Track
 
 OWN = ("kind", "root", "demo_size", "max_damaged")
-BESIDE = ("media", "transcripts", "features")
 # Paths in the section `corpus`: of label files or folders of them, and folders of images.
 FILES = (
     "annotations", "test_list", "test_example", "train_table", "validation_table", "test_table",
     "images", "videos",
 )  # fmt: skip
-FOLDERS = ("image_roots", "face_images", "media", "transcripts")
+FOLDERS = ("image_roots", "face_images")
 
 
 def inputs(context: Context) -> dict[str, str]:
@@ -40,17 +37,14 @@ def inputs(context: Context) -> dict[str, str]:
     corpus = located(config.corpus.to_dict()) if config.corpus.root else {}
     state = {}
     for key in FOLDERS:
-        files = key == "transcripts"
-        state |= {path: _disk_state(path, files=files) for path in corpus.get(key, ())}
-    for path in corpus.get("features", {}).values():
-        state[path] = _disk_state(path, files=False)
+        state |= {path: disk_state(path, files=False) for path in corpus.get(key, ())}
     for key in FILES:
         if corpus.get(key):
-            state[corpus[key]] = _disk_state(corpus[key], files=True)
+            state[corpus[key]] = disk_state(corpus[key], files=True)
     for section in image_sets(context).values():
         for key in ("root", "path", "votes"):
             if section.get(key):
-                state[section[key]] = _disk_state(section[key], files=False)
+                state[section[key]] = disk_state(section[key], files=False)
     return state
 
 
@@ -64,29 +58,6 @@ def image_sets(context: Context) -> dict[str, dict]:
                 "docs/data.md has them"
             )
     return sections
-
-
-def _disk_state(path: str, *, files: bool) -> str:
-    """Hash of the times of `path` and of folders two levels below it, with `files` of files too."""
-    lines = []
-
-    def look(item: pathlib.Path, depth: int) -> None:
-        try:
-            lines.append(f"{item} {item.stat().st_mtime_ns}")
-            inner = []
-            if depth and item.is_dir():
-                with os.scandir(item) as entries:
-                    inner = sorted(e.name for e in entries if files or e.is_dir())
-        except OSError as error:  # the reader says what is wrong with it, if it needs it
-            lines.append(f"{item} {error.strerror}")
-            return
-        for name in inner:
-            look(item / name, depth - 1)
-
-    if not os.path.exists(path):
-        return "absent"
-    look(pathlib.Path(path), 2 + files)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def run(context: Context) -> dict:
@@ -133,8 +104,7 @@ def _damage_limit(section: dict) -> int | float:
 def reader_arguments(corpus: dict, track: Track) -> dict:
     """What the corpus section tells the reader of its kind; the track, if it reads several."""
     task = {"task": track.name} if takes(corpus["kind"], "task") else {}
-    keys = corpus | located(corpus)
-    return {k: v for k, v in keys.items() if k not in (*OWN, *BESIDE)} | task
+    return {k: v for k, v in corpus.items() if k not in OWN} | located(corpus) | task
 
 
 def located(corpus: dict) -> dict:
@@ -147,16 +117,15 @@ def located(corpus: dict) -> dict:
     root = pathlib.Path(corpus["root"])
     folders = {key: [str(root / path) for path in corpus[key]] for key in FOLDERS if key in corpus}
     files = {key: str(root / corpus[key]) if corpus[key] else "" for key in FILES if key in corpus}
-    stores = {name: str(root / path) for name, path in corpus.get("features", {}).items()}
-    return folders | files | {"features": stores}
+    return folders | files
 
 
-def corpus_paths(context: Context) -> dict:
-    """The paths, as of `located`, of the corpus that was prepared."""
-    corpus = context.config.corpus.to_dict()
-    return located(corpus | {"root": corpus["root"] or str(context.folder("prepare") / "demo")})
+def corpus_root(context: Context) -> pathlib.Path:
+    """The folder of the corpus that was prepared."""
+    return pathlib.Path(context.config.corpus.root or context.folder("prepare") / "demo")
 
 
 def test_example(context: Context) -> str:
     """The submission example file of the corpus that was prepared, "" if it has none."""
-    return corpus_paths(context)["test_example"]
+    example = context.config.corpus.test_example
+    return str(corpus_root(context) / example) if example else ""

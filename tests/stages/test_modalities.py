@@ -40,7 +40,7 @@ def context(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("modalities")
     config, root = va.get_config("tiny").unlock(), workdir / "corpus"
     config.corpus.root = str(root)
-    config.corpus.features = ml_collections.ConfigDict({"extra": "extra"})
+    config.extract.stores = ml_collections.ConfigDict({"extra": "extra"})
     config.sequence.modalities = ALL
     config.encoder.width = 4
     image = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
@@ -149,19 +149,28 @@ def test_models_are_told_of_every_store(context, without):
         (
             "media",
             ("nowhere",),
-            r"config.corpus.media: no recording in .*nowhere; .* leave 'sound'",
+            r"config.extract.media: no recording in .*nowhere; .* leave 'sound'",
         ),
-        ("transcripts", ("nowhere",), r"config.corpus.transcripts: no word .* leave 'words' out"),
+        ("transcripts", ("nowhere",), r"config.extract.transcripts: no word .* leave 'words' out"),
     ],
 )
 def test_a_modality_that_nothing_is_of_is_refused(context, key, value, words, tmp_path):
     config = ml_collections.ConfigDict(context.config.to_dict())
-    config.corpus[key] = value
+    config.extract[key] = value
     other = Context(ml_collections.FrozenConfigDict(config), tmp_path, context.mesh)
     other.folder("prepare").symlink_to(context.folder("prepare"))
     name = {"media": "sound", "transcripts": "words"}[key]
     with pytest.raises(InputError, match=words):
         modalities.extract_modality(other, name, ["train"])
+
+
+def test_a_store_that_is_none_is_refused_at_once(context):
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config.extract.stores.extra = "elsewhere"
+    with pytest.raises(InputError, match=r"extract.stores.extra: .*elsewhere has no features.json"):
+        check_config(config, context.mesh)
+    config.sequence.modalities = ("face",)
+    check_config(config, context.mesh)
 
 
 @pytest.mark.parametrize("names", [(), ("face", "face"), ("face", "smell")])

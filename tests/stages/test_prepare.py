@@ -67,9 +67,6 @@ def test_located_joins_paths(context, tree):
         "annotations": "/else/where",
         "test_list": str(tree / "x.txt"),
         "test_example": "",
-        "media": [str(tree / name) for name in ("batch1", "batch2", "new_vids")],
-        "transcripts": [str(tree / "transcripts")],
-        "features": {},
     }
 
 

@@ -36,9 +36,8 @@ def stages(monkeypatch):
                 raise fake.fail[f"{name} half"]
             return {"score": SCORE.get(name), "split": "validation", "samples": 1}
 
-        return types.SimpleNamespace(
-            run=run, inputs=lambda context: {"root": fake.corpus}, check_config=lambda *_: None
-        )
+        found = {"prepare": lambda context: {"root": fake.corpus}}
+        return types.SimpleNamespace(run=run, FOUND=found, check_config=lambda *_: None)
 
     monkeypatch.setattr(recipe, "_module", make)
     return fake
