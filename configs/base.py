@@ -51,6 +51,11 @@ def together(config: ConfigDict, arg: str) -> None:
     if TOGETHER not in arg.split(","):
         return
     system, scale = config.system, config.name.removeprefix(f"{config.track}-")
+    if scale == "faces":
+        raise ValueError(
+            f"configs/{config.track}.py:{arg}: the photographs have labels of EXPR alone; leave "
+            f"{TOGETHER!r} or 'faces' out"
+        )
     config.name += f"-{TOGETHER}"
     config.corpus.also = tuple(key for key in SHARED if key != config.track)
     for key in config.corpus.also:
@@ -191,8 +196,9 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         scene_file="",  # csv video,scene[,probability] of all videos, in place of clusters
     ))  # fmt: skip
     config.ensemble = ConfigDict(dict(
-        # How several members are made one: average, weights, rank, stacking, vote or scenes.
-        method="average",
+        # How several members are made one: average, weights, rank, stacking, vote or scenes; empty:
+        # scenes where members are of such, else average.
+        method="",
         members=(),  # names: all, fold1, ..., scene1, ..., frames; empty: all but frames
         others=ConfigDict(),  # more by name: a folder of predictions with validation/ and test/
         kinds=("box", "gaussian", "median"),  # and, for one class a frame, majority

@@ -188,11 +188,17 @@ def _check_decision(section: Any, track: Track) -> None:
 def _check_combination(section: Any, sequence: Any, track: Track) -> None:
     """Raise InputError for a method that has nothing to work on, and for members that are not
     there; those that the stages make are known later."""
-    scenes = sequence.scenes or sequence.scene_file
-    several = sequence.folds or scenes or section.others or len(section.members) > 1
-    if section.method not in METHODS:
+    scenes = sequence.epochs and (sequence.scenes or sequence.scene_file)
+    own = (sequence.epochs and sequence.folds) or scenes
+    named = set(section.members)
+    several = section.others or len(named) > 1 or (own and not named)
+    if not sequence.epochs and named - {"frames"}:
+        raise InputError("members: there is no sequence model, as config.sequence.epochs is 0")
+    if named and not several and (own or named != ({"all"} if sequence.epochs else {"frames"})):
+        raise InputError(f"members: {min(named)} alone; name two at least, or none for all")
+    if section.method and section.method not in METHODS:
         raise InputError(f"method: {section.method!r}; expected one of {', '.join(METHODS)}")
-    if section.method != "average" and not several:
+    if section.method not in ("", "average") and not several:
         raise InputError(
             f"method: {section.method} of a single member; set config.sequence.folds or scenes, or "
             "name more in members or others"

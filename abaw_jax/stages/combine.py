@@ -103,7 +103,7 @@ def combine(context: Context, labels: Mapping[str, np.ndarray]) -> Combined | No
     """As the section `ensemble` says, on the validation set; None for a single member.
 
     Raises InputError as `member_folders`, `align` and `evaluate_ensemble` do, and for a method that
-    must be tuned on a single recording.
+    must be tuned on fewer recordings than three.
     """
     section, track = context.config.ensemble, context.track
     folders = member_folders(context)
@@ -113,25 +113,26 @@ def combine(context: Context, labels: Mapping[str, np.ndarray]) -> Combined | No
     aligned = _align(context, folders, "validation")
     labelled = label_rows(aligned, labels, track, "the members")
     folds = validation_folds(labels, track)
-    if folds is None and section.method in TUNED:
+    if section.method in TUNED and len(set((folds or {}).values())) < 3:
         raise InputError(
             f"config.ensemble.method: {section.method} is tuned on one part of the validation "
-            "recordings and judged by another, and there is only one; take average"
+            "recordings and judged by others, and there are fewer than three; take average"
         )
     scenes = {
         name: member["scene"]
         for name, member in read_members(context).items()
         if member["scene"] and name in folders
     }
+    method = section.method or ("scenes" if scenes else "average")
     path = context.folder("sequence") / "scenes.csv"
     probabilities = read_scenes(path) if path.exists() else {}
     result = evaluate_ensemble(
         aligned,
         labelled,
         track,
-        section.method,
+        method,
         folds or dict.fromkeys(labels, 0),
-        scenes=scenes if section.method == "scenes" else None,
+        scenes=scenes if method == "scenes" else None,
         probabilities=probabilities,
     )
     return Combined(folders, aligned, labelled, result, probabilities)
@@ -214,7 +215,11 @@ def _mean_weights(combined: Combined, track: Track) -> np.ndarray:
     if found.method == "scenes":
         aligned = combined.aligned
         of_video = scene_weights(aligned.videos, members, found.scenes, combined.probabilities)
-        of_row = of_video[:, aligned.row_videos()[combined.labelled.index]]
+        rows = combined.labelled.index
+        present = aligned.present[:, rows]
+        of_row = of_video[:, aligned.row_videos()[rows]] * present
+        # Members alone of other scenes count alike, as in the combination.
+        of_row = np.where(of_row.sum(axis=0) > 0, of_row, present)
         weights = (of_row / of_row.sum(axis=0)).mean(axis=1)
     return np.repeat(weights[:, None], track.outputs, axis=1)
 

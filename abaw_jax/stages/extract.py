@@ -67,7 +67,8 @@ def run(context: Context) -> dict:
     count = 0
     for split in splits(context):
         count += _extract_split(context, folder, split, predict, variables, encoder)
-    others = [name for name in config.sequence.modalities if name != FACE]
+    wanted = config.sequence.modalities if config.sequence.epochs else ()
+    others = [name for name in wanted if name != FACE]
     without = {
         f"videos_without_{name}": extract_modality(context, name, splits(context))
         for name in others

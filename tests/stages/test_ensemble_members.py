@@ -124,7 +124,7 @@ def test_the_report_shows_members_and_scenes(done):
 
 
 def test_scenes_weigh_the_members(tmp_path):
-    context, _ = make_members(tmp_path, "expr", method="scenes", others={})
+    context, _ = make_members(tmp_path, "expr", others={})  # without a method
     outcome = ensemble.run(context)
     labels = ensemble.video_labels(
         ensemble.load_index(context.folder("prepare") / "records", "validation"), context.track

@@ -255,6 +255,11 @@ def test_numbers_of_members_that_cannot_be(key, number):
         ({}, {"method": "weights"}, "weights of a single member"),
         ({"folds": 2}, {"method": "scenes"}, "scenes needs config.sequence.scenes"),
         ({}, {"others": {"a": "nowhere"}}, "others.a: nowhere has no folder validation"),
+        ({"folds": 2}, {"members": ("all",)}, "members: all alone; name two at least"),
+        ({}, {"members": ("frames",)}, "members: frames alone; name two at least"),
+        ({"epochs": 0.0, "folds": 2}, {"method": "stacking"}, "stacking of a single member"),
+        ({"epochs": 0.0, "scenes": 2}, {"method": "scenes"}, "scenes of a single member"),
+        ({"epochs": 0.0}, {"members": ("frames", "all")}, "members: there is no sequence model"),
     ],
 )
 def test_combinations_that_cannot_be(sequence, ensemble, message):
