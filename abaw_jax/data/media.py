@@ -17,6 +17,7 @@ from abaw_jax.errors import InputError
 from abaw_jax.evaluation.folds import recording
 
 RATE = 16_000  # samples a second
+GAP = 0.05  # seconds without sound that are kept: less is a codec's rounding
 # Where a recording lies in several of these forms beside each other, the first is read.
 SOUND = (".wav", ".mp3", ".m4a", ".mp4", ".avi", ".mkv", ".mov", ".webm")
 TEXT = (".txt",)
@@ -88,27 +89,63 @@ def read_sound(path: str | os.PathLike, seconds: float | None = None) -> Sound:
 
 def _read(file) -> tuple[np.ndarray, np.ndarray]:
     """(times of the pictures, samples) of an open container."""
-    import av
-
     streams = [*file.streams.video[:1], *file.streams.audio[:1]]
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
-    times, parts, start = [], [], None
+    times, sound = [], _Samples()
     for packet in file.demux(streams):
         if packet.stream.type == "video":
             shown = packet.pts if packet.pts is not None else packet.dts  # .avi has the latter
-            if packet.size and shown is not None:
+            # What a trimmed file keeps before its first picture is never shown.
+            if packet.size and not packet.is_discard and shown is not None:
                 times.append(float(shown * packet.time_base))
         elif packet.stream.type == "audio":
-            for frame in packet.decode():
-                start = (frame.time or 0.0) if start is None else start
-                parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
-    if parts:
-        parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
-        late = round(start * RATE)  # the track need not begin at time 0
-        whole = np.concatenate([np.zeros(max(late, 0), np.int16), *parts])[max(-late, 0) :]
-    else:
-        whole = np.zeros(0, np.int16)
-    return np.sort(np.array(times, np.float64)), whole
+            sound.add(packet)
+    return np.sort(np.array(times, np.float64)), sound.finish()
+
+
+class _Samples:
+    """The samples of a stream at RATE, from time 0 on; what is missing or spoilt is silence."""
+
+    def __init__(self):
+        self.parts: list[np.ndarray] = []
+        self.end = 0.0  # seconds up to which there is sound
+        self.early = 0.0  # seconds of it before time 0
+        self.form = self.resampler = self.error = None
+
+    def add(self, packet) -> None:
+        """Decode a packet. One that cannot be decoded is left out."""
+        import av
+
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError as error:
+            self.error = error
+            return
+        for frame in frames:
+            form = (frame.format.name, frame.layout.name, frame.sample_rate)
+            start = self.end if frame.time is None else frame.time
+            if self.form is None and start < 0:
+                self.early, self.end = -start, start
+            gap = start - self.end
+            # The first may begin at any time; the form may change on the way.
+            if form != self.form or gap > GAP:
+                self._flush()
+                self.form = form
+                self.resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+                self.parts.append(np.zeros(max(round(gap * RATE), 0), np.int16))
+            self.parts += [part.to_ndarray()[0] for part in self.resampler.resample(frame)]
+            self.end = start + frame.samples / frame.sample_rate
+
+    def _flush(self) -> None:
+        if self.resampler is not None:
+            self.parts += [part.to_ndarray()[0] for part in self.resampler.resample(None)]
+
+    def finish(self) -> np.ndarray:
+        """int16 (n,). Raises av.error.InvalidDataError where nothing could be decoded."""
+        self._flush()
+        if self.error is not None and not self.parts:
+            raise self.error
+        whole = np.concatenate([np.zeros(0, np.int16), *self.parts])
+        return whole[round(self.early * RATE) :]
 
 
 def row_times(sound: Sound, rows: int, *, clip: bool) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -97,3 +98,48 @@ def test_transcripts_are_utf8(tmp_path):
     with pytest.raises(InputError) as caught:
         media.read_transcript(path)
     one_line(caught, path, "byte 2 is not UTF-8")
+
+
+def remux(source, target, keep, shift=0.0):
+    """Copy the packets for which keep(kind, seconds) holds, `shift` seconds later."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        streams = {s.index: new.add_stream_from_template(s) for s in old.streams}
+        for packet in old.demux():
+            if packet.dts is None or not keep(
+                packet.stream.type, float(packet.pts * packet.time_base)
+            ):
+                continue
+            late = round(shift / packet.time_base)
+            packet.pts, packet.dts = packet.pts + late, packet.dts + late
+            packet.stream = streams[packet.stream.index]
+            new.mux(packet)
+    return target
+
+
+def test_a_hole_in_the_sound_is_silence(tmp_path):
+    """What is heard after a hole keeps its time."""
+    whole = container(tmp_path / "a.mp4", 60, 10, tone(6.0))
+    holed = remux(whole, tmp_path / "b.mkv", lambda kind, at: kind == "video" or not 2 < at < 4)
+    found = media.read_sound(holed)
+    assert found.seconds == pytest.approx(6, abs=0.2)
+    loud = [np.abs(found.samples[RATE * s // 2 :][: RATE // 4]).mean() > 4000 for s in range(11)]
+    assert all(loud[:3]) and all(loud[9:]) and not any(loud[5:7])
+
+
+def test_pictures_cut_away_are_not_counted(tmp_path):
+    """A file whose first second was trimmed keeps its pictures, and does not show them."""
+    whole = container(tmp_path / "a.mp4", 40, 10, tone(4.0))
+    trimmed = remux(whole, tmp_path / "b.mp4", lambda kind, at: True, shift=-1.0)
+    found = media.read_sound(trimmed)
+    with av.open(str(trimmed)) as file:
+        shown = [frame.time for frame in file.decode(video=0)]
+    np.testing.assert_allclose(found.times, shown, atol=1e-3)
+
+
+def test_spoilt_packets_are_left_out(tmp_path):
+    write_sound(tmp_path / "a.mp3", tone(4.0))
+    data = bytearray((tmp_path / "a.mp3").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 300] = bytes(range(256)) + bytes(44)
+    (tmp_path / "b.mp3").write_bytes(bytes(data) + bytes(4096))
+    found = media.read_sound(tmp_path / "b.mp3")
+    assert found.seconds == pytest.approx(4, abs=0.5) and not found.silent
