@@ -11,21 +11,15 @@ from abaw_jax.stages import prepare
 
 
 def _senses(context: Context) -> dict[str, str]:
-    """Of the sound, the transcripts and the feature stores that the recipe learns from; {} of a
-    demo corpus, which is always the same."""
-    if not context.config.corpus.root:
-        return {}
+    """Of the sound, the transcripts and the feature stores that the recipe learns from. A demo
+    corpus is always the same, and is not looked at."""
     names, section = context.config.sequence.modalities, context.config.extract
     root = prepare.corpus_root(context)
-    state = {}
-    if "sound" in names:
-        state |= {path: disk_state(root / path, files=False) for path in section.media}
-    if "words" in names:
-        state |= {path: disk_state(root / path, files=True) for path in section.transcripts}
-    for name, path in section.stores.items():
-        if name in names:
-            state[path] = disk_state(root / path, files=False)
-    return state
+    paths = [path for name, path in section.stores.items() if name in names]
+    if context.config.corpus.root:
+        paths += section.media if "sound" in names else ()
+        paths += section.transcripts if "words" in names else ()
+    return {path: disk_state(root / path, files=True) for path in paths}
 
 
 def _scenes(context: Context) -> dict[str, str]:
