@@ -128,14 +128,23 @@ def _folds(
     return make_folds(frames, options.folds, persons), "person" if persons else "recording"
 
 
-def _methods(options: flags.FlagValues, track: Track) -> list[str]:
-    """The method that is written, then those that are scored beside it."""
+def _methods(options: flags.FlagValues, track: Track, folds: int) -> list[str]:
+    """The method that is written, then those that are scored beside it.
+
+    Raises InputError for a method that is tuned on some folds and judged by others, and too few.
+    """
+    if options.method in TUNED and folds < 3:
+        raise InputError(
+            f"--method={options.method} needs 3 folds at least, and these are {folds}; raise "
+            "--folds, or take --method=average where there are no more recordings"
+        )
     if not options.compare:
         return [options.method]
     others = [
         method
         for method in METHODS
         if method != options.method
+        and (method not in TUNED or folds >= 3)
         and (method != "vote" or track.label_type == "int32")
         and (method != "scenes" or (options.scenes and options.member_scene))
     ]
@@ -174,7 +183,7 @@ def _record(
                 name: {"tuned": r.tuned.score, "cross_validated": r.cross_validated.score}
                 for name, r in results.items()
             },
-            **_against_best(written, aligned, labelled, track),
+            **_against_best(written, aligned, labelled, track, options.persons),
         },
         "metrics": dict(written.cross_validated.metrics),
         "per_class": list(written.cross_validated.per_class),
@@ -192,10 +201,11 @@ def _record(
 
 
 def _against_best(
-    written: Result, aligned: Aligned, labelled: Labelled, track: Track
+    written: Result, aligned: Aligned, labelled: Labelled, track: Track, persons: str | None
 ) -> dict[str, Any]:
-    """The combination out of fold beside the best member alone, recordings drawn again."""
-    member, found = compare_with_best(written, aligned, labelled, track)
+    """The combination out of fold beside the best member alone, recordings or persons redrawn."""
+    people = read_mapping(persons, "person") if persons else None
+    member, found = compare_with_best(written, aligned, labelled, track, people)
     difference = dataclasses.asdict(found.difference)
     return {"best_member": {"member": member, **difference, "better": found.a_better}}
 
@@ -255,7 +265,7 @@ def _evaluate(options: flags.FlagValues, folders: Mapping[str, str], track: Trac
             probabilities=probabilities,
             thresholds=options.search_thresholds,
         )
-        for method in _methods(options, track)
+        for method in _methods(options, track, 1 + max(folds[0].values()))
     }
     record = _record(results, aligned, labelled, track, folds, options, folders)
     _write(options.output, aligned, results[options.method].values, track, record)

@@ -176,6 +176,7 @@ def test_frames_that_no_member_has(case, capsys):
         (["--search_thresholds"], "--search_thresholds: EXPR is not decided by thresholds"),
         (["--combination=x.json"], "one of --annotations and --combination"),
         (["--folds=1"], "folds"),
+        (["--folds=2"], "--method=weights needs 3 folds at least, and these are 2"),
         (["--folds=3", "--fold_file=x.csv"], "one of --folds and --fold_file"),
         (["--fold_file={root}/x.csv"], "x.csv: cannot be read"),
         (["--split=Train_Set", "--annotations={root}/face"], "neither Train_Set"),

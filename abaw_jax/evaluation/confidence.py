@@ -169,7 +169,7 @@ def compare(
         video = next(v for v in videos if counts[0].get(v) != counts[1].get(v))
         raise InputError(
             f"video {video}: {counts[0].get(video, 0)} labelled frames against "
-            f"{counts[1].get(video, 0)}; compare predictions of the same frames"
+            f"{counts[1].get(video, 0)}; compare predictions of the same frames, or fill the gaps"
         )
     tail = _tail(level)
     draws = _draws(a.videos, resamples, seed, groups)

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.align import Aligned, fill_absent, labelled_rows
 from abaw_jax.evaluation.confidence import Comparison, VideoStatistics, compare
-from abaw_jax.evaluation.folds import recording
+from abaw_jax.evaluation.folds import group_videos
 from abaw_jax.evaluation.scenes import scene_weights
 from abaw_jax.evaluation.stacking import as_values, inputs, make_stacking, predict
 from abaw_jax.evaluation.thresholds import centre_values, search_thresholds
@@ -329,10 +329,14 @@ def evaluate_ensemble(
 
 
 def compare_with_best(
-    result: Result, aligned: Aligned, labelled: Labelled, track: Track
+    result: Result,
+    aligned: Aligned,
+    labelled: Labelled,
+    track: Track,
+    persons: Mapping[str, str] | None = None,
 ) -> tuple[str, Comparison]:
     """The member that scores highest by itself, and the combination's predictions out of fold (a)
-    against its own (b), recordings drawn whole.
+    against its own (b), recordings drawn whole, and with `persons` (video -> person) persons.
 
     Where the member lacks a frame, the mean of the others stands for it. The member was picked
     on these frames, which favours it. Raises InputError for a single recording.
@@ -344,7 +348,7 @@ def compare_with_best(
         _video_statistics(rows, aligned, labelled, track)
         for rows in (result.out_of_fold, track.decode(values))
     ]
-    groups = {video: recording(video) for video in found[0].videos}
+    groups = {v: group[0] for v, group in group_videos(found[0].videos, persons).items()}
     return best, compare(*found, track, groups=groups)
 
 

@@ -379,6 +379,10 @@ def test_against_the_best_member():
     assert found.a == pytest.approx(result.cross_validated.score)
     assert found.b == pytest.approx(alone[member]["score"])
     assert found.difference.low < found.difference.value < found.difference.high
+    persons = {video: "p" if number < 3 else video for number, video in enumerate(aligned.videos)}
+    _, by_person = compare_with_best(result, aligned, labelled, SWITCHES, persons)
+    assert by_person.difference.value == found.difference.value
+    assert by_person.difference.low != found.difference.low
 
 
 # --- stored and used again
