@@ -62,14 +62,16 @@ def notes(
     notes = []
     if combined is not None:
         method, scores = combined.result.combination.method, combined.result
-        notes.append(f"{method.capitalize()} of {len(combined.folders)} members.")
+        notes.append(f"{len(combined.folders)} members combined by: {method}.")
         if method in TUNED:
             notes.append(
                 f"By itself this combination scores {scores.tuned.score:.4f} on the videos it was "
                 f"fitted on and {scores.cross_validated.score:.4f} on videos out of fold."
             )
     if track.per_clip:
-        return [f"{len(index.videos)} validation clips", *notes, *_out_of_fold(tuned)]
+        searched = combined is not None and combined.result.combination.method in TUNED
+        chosen = _out_of_fold(tuned) if searched else []  # clips are not smoothed
+        return [f"{len(index.videos)} validation clips", *notes, *chosen]
     if index.videos == (IMAGE_SET,):
         return [f"{len(index.frames)} validation images, of which none follows on another", *notes]
     best = tuned.decision.smoothing

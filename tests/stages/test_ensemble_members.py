@@ -118,7 +118,7 @@ def test_the_report_shows_members_and_scenes(done):
     context, _, outcome = done
     page = (context.folder("ensemble") / "report.html").read_text()
     assert "<h2>Members</h2>" in page and "<h2>Scenes</h2>" in page
-    assert "Weights of 5 members." in page and "out of fold" in page
+    assert "5 members combined by: weights." in page and "out of fold" in page
     assert f"{outcome['metrics']['member_audio']:.4f}" in page
     assert f"{outcome['metrics']['ensemble_cross_validated']:.4f}" in page
 
