@@ -99,7 +99,7 @@ def compare(track, args: argparse.Namespace) -> dict:
         return track.summary(track.statistics(predicted, rows)).score
 
     start = time.perf_counter()
-    weights = search_weights(values, rows, track)
+    _, weights = search_weights(values, rows, track)
     ours = time.perf_counter() - start
     start = time.perf_counter()
     folds = make_folds(labelled.frames(aligned))

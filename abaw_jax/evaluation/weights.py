@@ -54,21 +54,9 @@ def search_weights(
     *,
     rows: int = ROWS,
     progress: tqdm | None = None,
-) -> np.ndarray:
-    """Weights float64 (M, K), each column on the simplex, for the best score of these rows; as
-    `search_both`."""
-    return search_both(values, labels, track, rows=rows, progress=progress)[1]
-
-
-def search_both(
-    values: np.ndarray,
-    labels: np.ndarray,
-    track: Track,
-    *,
-    rows: int = ROWS,
-    progress: tqdm | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (M, K) shared by all classes, and of each class its own.
+    """Weights float64 (M, K), each column on the simplex, for the best score of these rows: shared
+    by all classes, and of each class its own.
 
     values: float32 (M, L, K). labels: (L, W), all valid. rows: how many take part in the ascent.
     progress: a bar that takes 2 * ROUNDS steps from each search.
@@ -164,7 +152,7 @@ class Weighting:
         key = frozenset(held_out)
         if key not in self._found:
             rows = ~np.isin(self.fold, list(key))
-            self._found[key] = search_both(
+            self._found[key] = search_weights(
                 self.values[:, rows], self.labels[rows], self.track, progress=self.progress
             )
         found = self._found[key][trust.per_class]

@@ -8,12 +8,17 @@ from toy_tracks import KINDS, NUMBERS, SWITCHES, rows_of
 
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation import weights as module
-from abaw_jax.evaluation.weights import Trust, Weighting, combine, search_weights, with_share
+from abaw_jax.evaluation.weights import Trust, Weighting, combine, with_share
 
 
 def score(track, values, labels, weights):
     predicted = track.decode(combine(values, weights))
     return track.summary(track.statistics(predicted, labels)).score
+
+
+def search_weights(*args, **options):
+    """Weights of each class its own."""
+    return module.search_weights(*args, **options)[1]
 
 
 def test_combine_is_a_weighted_sum():
@@ -118,14 +123,14 @@ def test_trust_is_what_serves_best_out_of_fold():
     sums = dict.fromkeys(module.GRID, 0)
     for mine in (0, 2, 3):
         rest = np.isin(fold, [f for f in (0, 2, 3) if f != mine])
-        both = module.search_both(values[:, rest], labels[rest], NUMBERS)
+        both = module.search_weights(values[:, rest], labels[rest], NUMBERS)
         for choice in sums:
             weights = choice.trust * both[choice.per_class] + (1 - choice.trust) / 3
             predicted = NUMBERS.decode(combine(values[:, fold == mine], weights))
             sums[choice] = sums[choice] + NUMBERS.statistics(predicted, labels[fold == mine])
     assert trust == max(sums, key=lambda choice: NUMBERS.summary(sums[choice]).score)
     assert trust.trust > 0
-    both = module.search_both(values[:, fold != 1], labels[fold != 1], NUMBERS)
+    both = module.search_weights(values[:, fold != 1], labels[fold != 1], NUMBERS)
     want = trust.trust * both[trust.per_class] + (1 - trust.trust) / 3
     np.testing.assert_allclose(found, want, rtol=1e-12)
 
@@ -134,13 +139,13 @@ def test_members_alike_are_averaged_and_searches_are_shared(monkeypatch):
     values, labels = rows_of(SWITCHES, (1.0, 1.0, 1.0), videos=6)
     # Copies of one member: whatever weights are found, they bring nothing.
     values[:] = values[0]
-    counted, real = [], module.search_both
+    counted, real = [], module.search_weights
 
     def search(*arguments, **options):
         counted.append(arguments)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(module, "search_both", search)
+    monkeypatch.setattr(module, "search_weights", search)
     weighting = Weighting(values, labels, np.arange(len(labels)) * 5 // len(labels), SWITCHES)
     for held_out in ((), *((f,) for f in range(5))):
         found, trust = weighting.fit(held_out)
