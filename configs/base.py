@@ -35,9 +35,10 @@ def parse(
         elif word == TOGETHER and track in SHARED:
             continue
         else:
+            shared = f" nor {TOGETHER!r}" if track in SHARED else ""
             raise ValueError(
                 f"configs/{track}.py:{arg}: {word!r} is neither a system ({', '.join(systems)}) "
-                f"nor a scale ({', '.join(scales)})"
+                f"nor a scale ({', '.join(scales)}){shared}"
             )
     return system, scale
 

@@ -96,7 +96,8 @@ def check_config(config: Any, mesh: Mesh) -> None:
     if config.sequence.scene_file:
         if config.sequence.scenes:
             raise InputError("config.sequence: scenes and scene_file; expected one of the two")
-        read_scenes(config.sequence.scene_file)
+        with _within("config.sequence.scene_file"):
+            read_scenes(config.sequence.scene_file)
     for name in TRAINED:
         section = config[name]
         with _within(f"config.{name}"):

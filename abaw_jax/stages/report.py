@@ -27,7 +27,8 @@ def evidence(
     """What the score rests on, as `write_report` takes it: each video, and intervals over videos,
     recordings drawn whole, where there are two at least."""
     statistics = video_statistics(final, labels, track)
-    found: dict[str, Any] = {"videos": video_table(statistics, track)}
+    several = len(statistics.videos) > 1  # a set of images is one
+    found: dict[str, Any] = {"videos": video_table(statistics, track) if several else ()}
     groups = {video: recording(video) for video in statistics.videos}
     if len(set(groups.values())) > 1:
         found["intervals"] = bootstrap(statistics, track, groups=groups)
