@@ -2,8 +2,9 @@
 
 Windows of 64 ms every 20 ms. Level and spectrum are log-mel bands; pitch is the first high peak of
 the autocorrelation between 65 and 400 Hz, and its height says how voiced a window is. A row takes
-the means over the voiced windows around it, relative to the whole recording's, so that neither the
-person's voice nor the microphone counts, and, if wanted, those of the recording itself.
+the means over the voiced windows around it, and how loud the others are: breath, laughter, sighs;
+both relative to the whole recording's, so that neither the person's voice nor the microphone
+counts. If wanted, it takes those of the recording itself, too.
 """
 
 import functools
@@ -19,14 +20,16 @@ VOICED = 0.4  # least height of the peak, as a share of the energy
 LOUD = 1e-4  # least root of the mean square of a voiced window, of full scale
 PERIOD = 0.85  # a peak of this share of the highest is the period: later ones are its multiples
 CONTEXTS = (0.15, 0.6)  # seconds to either side of a row
+LOUDNESS = BANDS  # its place among the levels
 LEVELS = BANDS + 2  # the bands, loudness, pitch
 _BLOCK = 2048  # windows at a time: the transform of a long recording would fill the memory
 
 
 def width(*, whole: bool) -> int:
-    """Numbers a row: of each context the levels and the share of voiced windows; of the recording
-    the levels, their deviation and that share; and whether the row has sound."""
-    return len(CONTEXTS) * (LEVELS + 1) + whole * (2 * LEVELS + 1) + 1
+    """Numbers a row: of each context the levels, the share of voiced windows and the loudness of
+    the others; of the recording the levels, their deviation and that share; and whether the row has
+    sound."""
+    return len(CONTEXTS) * (LEVELS + 2) + whole * (2 * LEVELS + 1) + 1
 
 
 def sound_features(samples: np.ndarray, times: np.ndarray, *, whole: bool) -> np.ndarray:
@@ -39,8 +42,12 @@ def sound_features(samples: np.ndarray, times: np.ndarray, *, whole: bool) -> np
     if not voiced.any():
         voiced = np.ones_like(voiced)
     mean, deviation = levels[voiced].mean(axis=0), levels[voiced].std(axis=0)
-    sums = np.zeros((len(levels) + 1, LEVELS + 1))
-    sums[1:] = np.cumsum(np.column_stack([(levels - mean) * voiced[:, None], voiced]), axis=0)
+    other = ~voiced
+    breath = levels[:, LOUDNESS] - levels[other, LOUDNESS].sum() / max(other.sum(), 1)
+    sums = np.zeros((len(levels) + 1, LEVELS + 3))
+    sums[1:] = np.cumsum(
+        np.column_stack([(levels - mean) * voiced[:, None], voiced, breath * other, other]), axis=0
+    )
     share = voiced.mean()
     heard = times < len(samples) / RATE
     parts = []
@@ -49,11 +56,12 @@ def sound_features(samples: np.ndarray, times: np.ndarray, *, whole: bool) -> np
         stop = np.round((times + reach) * RATE / HOP).astype(int).clip(0, len(levels) - 1) + 1
         stop = np.maximum(first, stop)
         around = sums[stop] - sums[first]
-        count = around[:, -1:]
+        count, others = around[:, LEVELS], around[:, -1]
         # One window more that says nothing: where little is voiced little is known.
-        parts.append(around[:, :-1] / (count + 1))
-        parts.append(count / np.maximum(stop - first, 1)[:, None] - share)
-    around = np.concatenate(parts, axis=1) * heard[:, None]
+        parts.append(around[:, :LEVELS] / (count + 1)[:, None])
+        parts.append(count / np.maximum(stop - first, 1) - share)
+        parts.append(around[:, -2] / (others + 1))
+    around = np.column_stack(parts) * heard[:, None]
     own = np.concatenate([mean, deviation, [share]] if whole else [[]])
     own = np.tile(own, (len(times), 1))
     return np.column_stack([around, own, heard]).astype(np.float32)

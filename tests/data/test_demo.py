@@ -297,6 +297,27 @@ def test_voice_is_louder_and_higher_with_arousal():
     assert len(words) == len(told.syllables)
 
 
+def test_breath_is_louder_and_faster_with_arousal_and_gives_way_to_words():
+    told = story.tell_story(stream(6, "s"), draw_person(stream(6, "p")), 300, ("talk",) * 4)
+    assert 0.1 < told.voice.mean() < 0.9
+
+    def breath(arousal: float) -> np.ndarray:
+        state = {**vars(told), "arousal": np.full_like(told.arousal, arousal)}
+        samples = sound.breathe(stream(6, "b"), story.Story(**state), 25.0)
+        assert samples.dtype == np.float32 and len(samples) == 192000
+        return samples.reshape(300, -1).std(axis=1)  # of each frame
+
+    low, high = breath(-0.3), breath(0.7)
+    assert not low[told.voice].any() and not high[told.voice].any()
+    quiet = ~told.voice
+    assert high[quiet].mean() > 2 * low[quiet].mean()
+
+    def breaths(level: np.ndarray) -> int:
+        return np.count_nonzero(np.diff((level > level[quiet].mean())[quiet]))
+
+    assert breaths(high) > 1.5 * breaths(low)
+
+
 def test_speech_opens_the_mouth_with_the_syllables():
     person = draw_person(stream(6, "p"))
     told = story.tell_story(stream(6, "s"), person, 300, ("talk",) * 4)

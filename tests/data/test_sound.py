@@ -7,8 +7,8 @@ from abaw_jax.data import sound
 from abaw_jax.data.media import RATE
 
 N = sound.LEVELS
-LOUDNESS, PITCH = sound.BANDS, sound.BANDS + 1
-WHOLE = slice(len(sound.CONTEXTS) * (N + 1), sound.width(whole=True) - 1)
+LOUDNESS, PITCH = sound.LOUDNESS, sound.LOUDNESS + 1
+WHOLE = slice(len(sound.CONTEXTS) * (N + 2), sound.width(whole=True) - 1)
 
 
 def features(samples, times, whole=True):
@@ -75,6 +75,16 @@ def test_noise_is_not_voiced():
     samples = np.concatenate([voice(150, 1.0), noise])
     rows = features(samples, np.array([0.5, 1.5]))
     assert rows[0, N] - rows[1, N] > 0.8  # share of voiced windows within 0.15 s
+
+
+def test_how_loud_breath_is_between_words():
+    """Noise four times as loud in the last second; the voice before it does not count."""
+    noise = np.random.default_rng(0).normal(0, 300, 2 * RATE)
+    noise[RATE:] *= 4
+    samples = np.concatenate([voice(150, 1.0), noise.astype(np.int16)])
+    rows = features(samples, np.array([0.5, 1.5, 2.5]))[:, N + 1]
+    assert rows[2] - rows[1] == pytest.approx(np.log(4), rel=0.15)
+    assert rows[0] == pytest.approx(0, abs=0.01)
 
 
 @pytest.mark.parametrize("length", [1, 100, 5000])

@@ -80,7 +80,9 @@ def _film_person(out: pathlib.Path, seed: int, recording: Recording, video: Show
         pictures.append(cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA))
         if data:
             (folder / f"{number:05d}.jpg").write_bytes(data)
-    voice = sound.speak(stream(seed, "voice", video.name), person, story, float(recording.rate))
+    rate = float(recording.rate)
+    voice = sound.speak(stream(seed, "voice", video.name), person, story, rate)
+    voice += sound.breathe(stream(seed, "breath", video.name), story, rate)
     return _Filmed(np.stack(pictures), voice, story, scene.room)
 
 

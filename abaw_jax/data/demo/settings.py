@@ -14,7 +14,7 @@ quantile of 12 bands of its sound, .53 from its words' counts, and .59 from face
 """
 
 # Part of the stamp. Raise a corpus's whenever the same seed would give other files.
-VERSIONS = {"expr": 2, "ce": 2, "emi": 1}
+VERSIONS = {"expr": 3, "ce": 3, "emi": 1}
 
 CROP = 112  # Aff-Wild2's aligned crops, pixels
 SUPERSAMPLING = 2  # faces are drawn at 224 and area-averaged: movements below a pixel stay visible
@@ -88,9 +88,13 @@ OCCLUSION_LENGTH = (8, 30)
 
 # ---- Sound and words ---------------------------------------------------------------------------
 SOUND_RATE = 16000  # Hz, what speech models take
-VOICE_SHARE = 0.75  # of the frames, in bouts
+VOICE_SHARE = 0.75  # bouts of speech together; those that overlap or are cut leave half of it
 ROOM_NOISE = (0.002, 0.02)  # of full scale
-WORD_OF_EXPRESSION = 0.45  # chance that a word belongs to the expression and not to everyone
+BREATHS = 0.12  # a frame, at rest
+BREATH_PACE = 1.0  # log of their number, per unit of arousal
+BREATH_LEVEL = 0.015  # of full scale
+BREATH_GAIN = 3.0  # log of their level, per unit of arousal
+WORD_OF_EXPRESSION = 0.6  # chance that a word belongs to the expression and not to everyone
 
 # ---- Irregular corpora -------------------------------------------------------------------------
 GAP_SHARE = 0.06  # frames whose face was not found, in stretches and singly

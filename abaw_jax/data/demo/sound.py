@@ -47,9 +47,25 @@ def speak(rng: np.random.Generator, person: Person, story: Story, rate: float) -
         sound[first : first + size] += _syllable(
             rng, person, size, int(vowel), float(story.arousal[at]), float(story.valence[at]), drift
         )
-    lost = stretches(rng, frames, 0.05, (5, 20)) > 0  # the microphone drops out
+    lost = stretches(rng, frames, 0.05, (5, 20)) > 0  # the voice fails
     at = np.minimum((np.arange(total) / per_frame).astype(int), frames - 1)
     return np.where(lost[at], 0, sound).astype(np.float32)
+
+
+def breathe(rng: np.random.Generator, story: Story, rate: float) -> np.ndarray:
+    """Breath between the words, faster and harder with arousal, as Boiten et al. found
+    (Psychological Bulletin 115, 1994); how much so is made up: float32 (samples,) as `speak`."""
+    frames = len(story.arousal)
+    at = np.arange(round(frames * settings.SOUND_RATE / rate)) * rate / settings.SOUND_RATE
+    arousal = np.interp(at - 0.5, np.arange(frames), story.arousal)
+    pace = settings.BREATHS * np.exp(settings.BREATH_PACE * arousal)
+    phase = rng.random() + np.cumsum(pace) * rate / settings.SOUND_RATE
+    loud = settings.BREATH_LEVEL * np.exp(settings.BREATH_GAIN * arousal)
+    shape = np.sin(np.pi * phase) ** 2
+    air = rng.standard_normal(len(at))
+    air[1:] -= 0.7 * air[:-1]  # hissing: little at low frequencies
+    silent = ~story.voice[np.minimum(at.astype(int), frames - 1)]
+    return (loud * shape * air * silent).astype(np.float32)
 
 
 def _syllable(
