@@ -195,12 +195,16 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         folds=0,  # more models, each trained without a fold of the training recordings; 0 or from 2
         scenes=0,  # more models, each trained on one cluster of backgrounds; 0 or from 2
         scene_file="",  # csv video,scene[,probability] of all videos, in place of clusters
+        apart=False,  # more models, each of one of the modalities alone
     ))  # fmt: skip
     config.ensemble = ConfigDict(dict(
-        # How several members are made one: average, weights, rank, stacking, vote or scenes; empty:
-        # scenes where members are of such, else average.
+        # How several members are made one: average, weights, rank, stacking, vote or scenes (in
+        # which a member of no scene counts in every video); empty: weights where members are of
+        # single modalities and three folds of recordings are there to find them on, scenes where
+        # members are of such, else average.
         method="",
-        members=(),  # names: all, fold1, ..., scene1, ..., frames; empty: all but frames
+        # Names: all, fold1, ..., scene1, ..., a modality's, frames; empty: all but frames.
+        members=(),
         others=ConfigDict(),  # more by name: a folder of predictions with validation/ and test/
         kinds=("box", "gaussian", "median"),  # and, for one class a frame, majority
         gaps="linear",

@@ -190,7 +190,7 @@ def _check_combination(section: Any, sequence: Any, track: Track) -> None:
     """Raise InputError for a method that has nothing to work on, and for members that are not
     there; those that the stages make are known later."""
     scenes = sequence.epochs and (sequence.scenes or sequence.scene_file)
-    own = (sequence.epochs and sequence.folds) or scenes
+    own = scenes or (sequence.epochs and (sequence.folds or sequence.apart))
     named = set(section.members)
     several = section.others or len(named) > 1 or (own and not named)
     if not sequence.epochs and named - {"frames"}:
@@ -201,8 +201,8 @@ def _check_combination(section: Any, sequence: Any, track: Track) -> None:
         raise InputError(f"method: {section.method!r}; expected one of {', '.join(METHODS)}")
     if section.method not in ("", "average") and not several:
         raise InputError(
-            f"method: {section.method} of a single member; set config.sequence.folds or scenes, or "
-            "name more in members or others"
+            f"method: {section.method} of a single member; set config.sequence.folds, scenes or "
+            "apart, or name more in members or others"
         )
     if section.method == "vote" and track.label_type != "int32":
         raise InputError(f"method: {track.name} predicts numbers, on which nobody can vote")

@@ -113,17 +113,20 @@ def combine(context: Context, labels: Mapping[str, np.ndarray]) -> Combined | No
     aligned = _align(context, folders, "validation")
     labelled = label_rows(aligned, labels, track, "the members")
     folds = validation_folds(labels, track)
-    if section.method in TUNED and len(set((folds or {}).values())) < 3:
-        raise InputError(
-            f"config.ensemble.method: {section.method} is tuned on one part of the validation "
-            "recordings and judged by others, and there are fewer than three; take average"
-        )
     scenes = {
         name: member["scene"]
         for name, member in read_members(context).items()
         if member["scene"] and name in folders
     }
-    method = section.method or ("scenes" if scenes else "average")
+    apart = any(m["modality"] for name, m in read_members(context).items() if name in folders)
+    enough = len(set((folds or {}).values())) >= 3
+    usual = "weights" if apart and enough else "scenes" if scenes else "average"
+    method = section.method or usual
+    if method in TUNED and not enough:
+        raise InputError(
+            f"config.ensemble.method: {method} is tuned on one part of the validation "
+            "recordings and judged by others, and there are fewer than three; take average"
+        )
     path = context.folder("sequence") / "scenes.csv"
     probabilities = read_scenes(path) if path.exists() else {}
     result = evaluate_ensemble(

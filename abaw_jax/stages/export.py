@@ -111,7 +111,7 @@ def _inputs(context: Context, name: str) -> dict[str, np.ndarray]:
             threads=0,
         )
         return {"image": next(batches)["image"]}
-    windows, reader = split_windows(context, "validation")
+    windows, reader = split_windows(context, "validation", _only(context, name))
     batch = next(window_epoch(windows, reader, batch_size=min(len(windows), 5), threads=0))
     return {k: batch[k] for k in ("features", "mask")}
 
@@ -129,7 +129,7 @@ def _card(context: Context, name: str, config: dict[str, Any], results: dict[str
     """The model card; results: the metrics of the stage `ensemble`."""
     what = "a vision transformer on single face crops"
     if name != FRAMES:
-        what = f"a transformer over windows of features: {_sources(context)}"
+        what = f"a transformer over windows of features: {_sources(context, name)}"
     corpus = context.config.corpus
     data = pathlib.Path(corpus.root).name if corpus.root else f"demo corpus ({corpus.demo_size})"
     track = context.track
@@ -146,7 +146,7 @@ def _card(context: Context, name: str, config: dict[str, Any], results: dict[str
         if (alone := results.get(f"member_{member}")) is not None:
             several += f"; the model here, alone: {alone:.4f}"
         several += "."
-        data += _part(member, read_members(context)[member]["scene"])
+        data += _part(member, **read_members(context)[member])
     return f"""# {context.config.name}: {name}
 
 {what[0].upper() + what[1:]}, for {track.name}: {", ".join(config["classes"])}.
@@ -161,14 +161,21 @@ def _card(context: Context, name: str, config: dict[str, Any], results: dict[str
 """
 
 
-def _sources(context: Context) -> str:
-    """What the features are of, as the card names it."""
-    names = context.config.sequence.modalities
+def _only(context: Context, name: str) -> str | None:
+    """The only modality that an exported sequence model sees; None for all."""
+    return read_members(context)[ALL if name == SEQUENCE else name]["modality"]
+
+
+def _sources(context: Context, name: str) -> str:
+    """What a sequence model's features are of, as the card names it."""
+    only = _only(context, name)
+    names = [only] if only else context.config.sequence.modalities
     return ", ".join("the `frames` model's" if name == FACE else name for name in names)
 
 
-def _part(member: str, scene: str | None) -> str:
+def _part(member: str, scene: str | None, modality: str | None, **counts: int) -> str:
     """Which part of the training data a member saw, as the card goes on."""
-    if member == ALL:
+    del counts
+    if member == ALL or modality:
         return ""
     return f", the videos of scene {scene}" if scene else f", but for the recordings of {member}"

@@ -3,7 +3,9 @@
 The first sees all; further ones all but a fold of the recordings each; further ones a scene each:
 the videos recorded in alike places (`fuxi`'s scene ensemble, arXiv 2403.10825). A video's scene is
 that of its background (`evaluation/scenes.py`), clustered on the training videos, or comes from a
-given list.
+given list. Yet further ones see all windows, but one modality each, for late fusion (`hsemotion`,
+arXiv 2403.11590): an encoder tuned on the training frames tells more of these than of others, so
+that a model of all modalities trusts the face more than it should.
 """
 
 import dataclasses
@@ -41,13 +43,15 @@ class Member:
 
     seen: the training windows it learns from. judged: the windows whose labels choose its
     parameters; of_training: whether those are of the training set, held out, or of the validation
-    set. scene: whose member it is, None for one that fits every video.
+    set. scene: whose member it is, None for one that fits every video. modality: the only one it
+    sees, None for all.
     """
 
     seen: Windows
     judged: Windows
     of_training: bool = False
     scene: str | None = None
+    modality: str | None = None
 
 
 def make_members(
@@ -81,6 +85,9 @@ def make_members(
             )
         judged = _of_scene(context, validation, scenes, scene)
         found[_member_name(scene)] = Member(of_videos(train, mine), judged, scene=scene)
+    if context.config.sequence.apart:
+        for name in context.config.sequence.modalities:
+            found[name] = Member(train, validation, modality=name)
     return found
 
 
@@ -172,13 +179,14 @@ def _decode(data: bytes, rng: np.random.Generator | None) -> np.ndarray:
 
 
 def write_members(context: Context, members: Mapping[str, Member]) -> None:
-    """sequence/members.json: member -> its scene and what it learnt from."""
+    """sequence/members.json: member -> its scene or modality and what it learnt from."""
     track = context.track
     write_json(
         context.folder("sequence") / "members.json",
         {
             name: {
                 "scene": member.scene,
+                "modality": member.modality,
                 "videos": len(seen := sorted(set(member.seen.video.tolist()))),
                 "samples": int(sum(track.valid(label_rows(member.seen, v)).sum() for v in seen)),
             }
@@ -193,4 +201,4 @@ def read_members(context: Context) -> dict[str, dict]:
     if not context.config.sequence.epochs:
         return {}
     path = context.folder("sequence") / "members.json"
-    return read_json(path) if path.exists() else {ALL: {"scene": None}}
+    return read_json(path) if path.exists() else {ALL: {"scene": None, "modality": None}}

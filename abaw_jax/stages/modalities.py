@@ -12,6 +12,7 @@ model would know the recording by it.
 
 import functools
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,8 +54,13 @@ def check_modalities(config: Any) -> None:
             f"config.sequence.modalities: {tuple(names)}; expected one or more of "
             f"{', '.join(known)}, each once"
         )
-    if taken := [name for name in supplied if name in (*MAKERS, FACE, "features", "predictions")]:
+    if taken := [name for name in supplied if name in TAKEN or re.match("fold|scene", name)]:
         raise InputError(f"config.extract.stores: {taken[0]!r} is taken; choose another name")
+    if config.sequence.apart and len(names) < 2:
+        raise InputError(
+            f"config.sequence.apart: models of single modalities beside one of {names[0]} alone; "
+            "name several in config.sequence.modalities, or set it to False"
+        )
     for name in set(names) & set(supplied):
         folder = pathlib.Path(config.corpus.root, config.extract.stores[name])
         if not (folder / "features.json").is_file():
@@ -120,6 +126,8 @@ def _words(context: Context) -> tuple[Make, dict[str, Any]]:
 
 
 MAKERS = {"sound": _sound, "words": _words}
+# Names of folders and members that a store of the user's cannot have.
+TAKEN = (*MAKERS, FACE, "features", "predictions", "model", "members", "all", "frames")
 
 
 def _supplied(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
@@ -186,11 +194,11 @@ def _scale(store: FeatureStore, videos: Sequence[str], name: str) -> dict[str, l
     return {"mean": mean.tolist(), "deviation": deviation.tolist()}
 
 
-def open_stores(context: Context, split: str) -> list[FeatureStore]:
-    """The stores of a split that `sequence.modalities` names, in that order."""
+def open_stores(context: Context, split: str, only: str | None = None) -> list[FeatureStore]:
+    """The stores of a split that `sequence.modalities` names, in that order, or one of them."""
     source = load_index(context.folder("prepare") / "records", split).content_hash()
     folder, stores = context.folder("extract"), []
-    for name in context.config.sequence.modalities:
+    for name in [only] if only else context.config.sequence.modalities:
         if name == FACE:
             encoder = content_hash(context.folder("finetune") / "model")
             wanted = {"encoder": encoder, "width": context.config.encoder.width}
@@ -200,11 +208,13 @@ def open_stores(context: Context, split: str) -> list[FeatureStore]:
     return stores
 
 
-def describe_features(context: Context) -> dict[str, Any]:
+def describe_features(context: Context, only: str | None = None) -> dict[str, Any]:
     """What a model must be told of the features it takes: their width, and where several stand
-    side by side, each one's settings by its name, in that order."""
-    names = context.config.sequence.modalities
-    settings = [store.settings for store in open_stores(context, "train")]
+    side by side, or one that is not the face, each one's settings by its name, in that order.
+
+    only: the modality of a model that sees no other."""
+    names = [only] if only else context.config.sequence.modalities
+    settings = [store.settings for store in open_stores(context, "train", only)]
     if list(names) == [FACE]:
         return {key: settings[0][key] for key in ("encoder", "width")}
     parts = [{k: v for k, v in s.items() if k != "source_hash"} for s in settings]

@@ -5,6 +5,7 @@ overlapping windows say of a frame is averaged. Where labels are of clips, a win
 its file has one row. With folds or scenes, sequence/predictions is the mean of the members, whose
 own lie in sequence/members/<member>/<split>; sequence/fold1/model, sequence/scene1/model and so on
 are the models besides, members.json what each learnt from, scenes.csv where each video belongs.
+Members of single modalities are no part of that mean.
 
 Tracks of `sequence.also` are learnt beside the config's own, which alone decides which parameters
 are best; what is predicted of them lies in folders whose names end in their keys, as
@@ -40,6 +41,7 @@ from abaw_jax.stages.extract import splits, video_labels
 from abaw_jax.stages.members import (
     ALL,
     Member,
+    Scenes,
     find_scenes,
     label_rows,
     make_members,
@@ -68,8 +70,8 @@ from abaw_jax.training.loop import TrainResult, train
 from abaw_jax.training.step import make_predict
 
 
-def split_windows(context: Context, split: str):
-    """(windows, reader of their features) of a split."""
+def split_windows(context: Context, split: str, only: str | None = None):
+    """(windows, reader of their features, of all modalities or only one) of a split."""
     section, track = context.config.sequence, context.track
     index = load_index(context.folder("prepare") / "records", split)
     rows = index.videos, index.rows, index.labels.get(track.key)
@@ -78,54 +80,59 @@ def split_windows(context: Context, split: str):
         windows = make_clip_windows(*rows, **options)
     else:
         windows = make_windows(*rows, stride=section.stride, **options)
-    return windows, make_feature_reader(index.videos, open_stores(context, split))
+    return windows, make_feature_reader(index.videos, open_stores(context, split, only))
 
 
 def run(context: Context) -> dict:
     """Train on the training windows, predict all splits, score every labelled validation row.
 
-    There may be several members (`members.py`), whose predictions are averaged, those of a scene's
-    member weighted by how likely the video belongs there. The features of all are those of one
-    frame classifier, tuned on all training frames. With 0 epochs there is no sequence model, and
+    There may be several members (`members.py`), whose predictions are averaged, each counting as
+    `_share` says. The features of all are those of one frame classifier, tuned on all training
+    frames. With 0 epochs there is no sequence model, and
     the frame classifier's predictions are the final ones.
     """
     config, folder, track = context.config, context.folder("sequence"), context.track
     if not config.sequence.epochs:
         return {"metrics": {}, "samples": 0}
-    windows, reader = split_windows(context, "train")
+
+    @functools.cache
+    def opened(only: str | None) -> dict[str, tuple[Windows, Reader]]:
+        return {split: split_windows(context, split, only) for split in splits(context)}
+
+    windows = opened(None)["train"][0]
     weights = make_loss_weights(config.sequence, with_all_labels(context, windows).labels, track)
     task = make_sequence_task(config, track, weights)
     predict = make_windows_predict(context, task)
-    opened = {split: split_windows(context, split) for split in splits(context)}
     index = load_index(context.folder("prepare") / "records", "validation")
     labels = {other.key: video_labels(index, other) for other in learnt(context)}
     scenes = find_scenes(context)
-    members = make_members(context, windows, opened["validation"][0], scenes)
+    members = make_members(context, windows, opened(None)["validation"][0], scenes)
     sums: dict[tuple[str, str], np.ndarray] = {}
     shares: dict[tuple[str, str], float] = {}
     results = {}
     for number, (name, member) in enumerate(members.items()):
-        judged = member.judged, (reader if member.of_training else opened["validation"][1])
+        readers = {split: reader for split, (_, reader) in opened(member.modality).items()}
+        judged = member.judged, readers["train" if member.of_training else "validation"]
         place = folder / name if number else folder
         result = train_member(
             context,
             task,
             place,
             member.seen,
-            reader,
+            readers["train"],
             make_evaluate(
                 learnt(context), _truth(track, member, labels), functools.partial(predict, *judged)
             ),
             seed=config.seed + number,
             label=f"sequence {name}" if number else "sequence",
         )
-        _save_member(context, place, result)
+        _save_member(context, place, result, member.modality)
         results[name] = result
-        for split, found in opened.items():
+        for split, found in opened(member.modality).items():
             for video, values in predict(*found, result.params, result.model_state).items():
                 if len(members) > 1:
                     _save(context, folder / "members" / name / split, video, values)
-                share = scenes[video].get(member.scene, 0.0) if member.scene else 1.0
+                share = _share(member, scenes, video)
                 key = split, video
                 sums[key] = sums.get(key, 0) + share * values.astype(np.float64)
                 shares[key] = shares.get(key, 0) + share
@@ -135,6 +142,7 @@ def run(context: Context) -> dict:
     figures = training_figures(results[ALL])
     if len(members) > 1:
         write_members(context, members)
+    if sum(not member.modality for member in members.values()) > 1:
         figures["single"] = figures[track.score_name]
         validation = {video: means["validation", video] for video in labels[track.key]}
         figures |= score_videos(learnt(context), labels, validation)
@@ -225,8 +233,18 @@ def train_member(
     )
 
 
-def _save_member(context: Context, folder: pathlib.Path, result: TrainResult) -> None:
-    """Write the model of one member."""
+def _share(member: Member, scenes: Scenes, video: str) -> float:
+    """How much a member counts in the mean: as likely as the video belongs to its scene, and not at
+    all where it sees a part of what the others do."""
+    if member.modality:
+        return 0.0
+    return scenes[video].get(member.scene, 0.0) if member.scene else 1.0
+
+
+def _save_member(
+    context: Context, folder: pathlib.Path, result: TrainResult, only: str | None
+) -> None:
+    """Write the model of one member, which sees all modalities or only one."""
     save_model(
         folder / "model",
         {"params": result.params, **result.model_state},
@@ -235,7 +253,7 @@ def _save_member(context: Context, folder: pathlib.Path, result: TrainResult) ->
             "track": context.track.name,
             "classes": list(context.track.classes),
             **further_classes(context.config.sequence, context.track),
-            "features": describe_features(context),
+            "features": describe_features(context, only),
             **context.section("sequence"),
         },
     )

@@ -1,6 +1,7 @@
 """The stage `ensemble` on several members: one combination, judged with the decision on it."""
 
 import dataclasses
+import shutil
 
 import ml_collections
 import numpy as np
@@ -8,12 +9,12 @@ import pytest
 from test_ensemble_stage import ROWS, VIDEOS, draw_values, make_context, read
 
 from abaw_jax.errors import InputError
-from abaw_jax.evaluation.ensemble import Combination, apply
+from abaw_jax.evaluation.ensemble import Combination, apply, evaluate_ensemble
 from abaw_jax.evaluation.matching import Matching
 from abaw_jax.evaluation.predictions import load_predictions, save_prediction
 from abaw_jax.evaluation.scenes import write_scenes
 from abaw_jax.evaluation.smoothing import Smoothing
-from abaw_jax.files import write_json
+from abaw_jax.files import read_json, write_json
 from abaw_jax.stages import combine, ensemble, export
 
 NOISE = {"all": 0.6, "fold1": 0.8, "scene1": 0.7, "scene2": 0.9}
@@ -39,7 +40,8 @@ def make_members(workdir, key, **section):
                 seen = slice(5, None) if name == "audio" else slice(None)
                 save_prediction(folder / split, video, frames[seen], values[seen], track.classes)
     scenes = {name: name if name.startswith("scene") else None for name in NOISE}
-    write_json(stage / "members.json", {name: {"scene": s} for name, s in scenes.items()})
+    record = {name: {"scene": s, "modality": None} for name, s in scenes.items()}
+    write_json(stage / "members.json", record)
     names = [video for split in VIDEOS.values() for video in split]
     shares = {
         v: {"scene1": p, "scene2": 1 - p} for v, p in zip(names, SHARES[: len(names)], strict=True)
@@ -121,6 +123,31 @@ def test_the_report_shows_members_and_scenes(done):
     assert "5 members combined by: weights." in page and "out of fold" in page
     assert f"{outcome['metrics']['member_audio']:.4f}" in page
     assert f"{outcome['metrics']['ensemble_cross_validated']:.4f}" in page
+
+
+@pytest.mark.parametrize(
+    ("named", "usual"),
+    [((), "weights"), (("all", "fold1"), "average"), (("all", "fold1", "scene1"), "scenes")],
+)
+def test_members_of_single_modalities_are_weighted(tmp_path, monkeypatch, named, usual):
+    context, _ = make_members(tmp_path, "expr", others={}, members=named)
+    stage = context.folder("sequence")
+    shutil.copytree(stage / "members" / "scene2", stage / "members" / "sound")
+    record = read_json(stage / "members.json") | {"sound": {"scene": None, "modality": "sound"}}
+    write_json(stage / "members.json", record)
+    index = ensemble.load_index(context.folder("prepare") / "records", "validation")
+    labels = ensemble.video_labels(index, context.track)
+    methods = []
+
+    def evaluate(aligned, labelled, track, method, folds, **options):
+        methods.append(method)
+        return evaluate_ensemble(aligned, labelled, track, "average", folds)
+
+    monkeypatch.setattr(combine, "evaluate_ensemble", evaluate)
+    combine.combine(context, labels)
+    few = {video: rows for video, rows in labels.items() if video in list(labels)[:2]}
+    combine.combine(context, few)
+    assert methods == [usual, "scenes" if usual == "weights" else usual]
 
 
 def test_scenes_weigh_the_members(tmp_path):

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from abaw_jax.data.features import save_feature_settings, save_features
+from abaw_jax.data.features import FeatureStore, save_feature_settings, save_features
 from abaw_jax.data.records import Split, Video, load_index, write_corpus
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.folds import recording
@@ -114,9 +114,9 @@ def test_members_of_scenes_see_the_videos_of_their_background(done):
     shares = read_scenes(folder / "scenes.csv")
     assert sorted(shares) == sorted(SCENES) and shares["1"]["scene1"] > 0.5
     assert len(read_json(folder / "scenes.json")["centres"]) == 2
-    record = read_members(done[0])
-    assert record["scene1"] == {"scene": "scene1", "videos": 3, "samples": 3 * ROWS}
-    assert record["all"] == {"scene": None, "videos": 5, "samples": 5 * ROWS}
+    record, of_all = read_members(done[0]), {"modality": None}
+    assert record["scene1"] == of_all | {"scene": "scene1", "videos": 3, "samples": 3 * ROWS}
+    assert record["all"] == of_all | {"scene": None, "videos": 5, "samples": 5 * ROWS}
 
 
 def test_predictions_are_the_members_mean_weighted_by_scene(done):
@@ -215,6 +215,47 @@ def test_members_of_folds_are_judged_by_their_fold(done, tmp_path, monkeypatch):
     card = export._card(context, "fold1", {"classes": [], "crop": {}}, {"ensemble": 0.75})
     assert "0.7500. This is of the members combined (ensemble.json).\n" in card
     assert "but for the recordings of fold1.\n" in card
+
+
+def test_members_of_single_modalities_see_only_theirs(tmp_path, monkeypatch):
+    """Each is trained and judged by its own store, is no part of the mean, and is exported."""
+    context = make_context(tmp_path, 0, modalities=("face", "sound"), apart=True)
+    face = context.folder("extract") / "features"
+    for split, videos in VIDEOS.items():
+        folder = context.folder("extract") / "sound" / split
+        for v in videos:
+            save_features(folder, v, np.array([1], np.int32), np.full((1, 3), 7, np.float32))
+        source = FeatureStore(face / split).settings["source_hash"]
+        save_feature_settings(folder, encoder="log_mel", width=3, source_hash=source)
+    seen = {}
+
+    def train_member(context, task, folder, windows, reader, evaluate, *, seed, label):
+        features = reader(0, np.arange(4), None)["features"]
+        batch = {"features": features[None], "mask": np.ones((1, 4), bool)}
+        params, state = task.init(jax.random.key(seed), batch)
+        seen[label] = features
+        return TrainResult(params, state, 1, evaluate(params, state), 1, 1.0)
+
+    monkeypatch.setattr(sequence, "train_member", train_member)
+    sequence.run(context)
+    assert {label: rows.shape[1] for label, rows in seen.items()} == {
+        "sequence": WIDTH + 3, "sequence face": WIDTH, "sequence sound": 3,
+    }  # fmt: skip
+    assert (seen["sequence sound"] == 7).all()
+    np.testing.assert_array_equal(seen["sequence face"], seen["sequence"][:, :WIDTH])
+    folder = context.folder("sequence")
+    mean, alone = (folder / name / "validation" for name in ("predictions", "members/all"))
+    for video in VIDEOS["validation"]:
+        values = [load_predictions(at, context.track)[video].values for at in (mean, alone)]
+        np.testing.assert_array_equal(*values)
+    record = read_members(context)
+    assert [record[name]["modality"] for name in record] == [None, "face", "sound"]
+    described = [load_model(folder / m / "model")[1]["features"] for m in ("", "face", "sound")]
+    assert [d["width"] for d in described] == [WIDTH + 3, WIDTH, 3]
+    assert [list(d.get("modalities", ())) for d in described] == [["face", "sound"], [], ["sound"]]
+    assert export._inputs(context, "sound")["features"].shape[-1] == 3
+    card = export._card(context, "sound", {"classes": [], "crop": {}}, {"ensemble": 0.75})
+    assert "features: sound," in card
 
 
 def test_scenes_from_a_list(done):
