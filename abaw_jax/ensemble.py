@@ -12,6 +12,8 @@ person's with --persons. --compare scores every other method too. With --search_
 class gets a threshold of its own, chosen with the combination on the same frames and scored so; the
 predictions are written such that the track's own threshold decides as these do.
 
+Weighted numbers that the CCC judges (VA) are given the labels' spread where that serves.
+
 The combination is written to DIR/ensemble.json, and its predictions of all videos that any member
 has, annotated or not, to DIR/predictions. With --combination FILE in place of --annotations and
 --method, a stored ensemble.json is used as it is, on other videos by members of the same names.

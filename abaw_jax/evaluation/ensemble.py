@@ -1,7 +1,8 @@
 """Several members' predictions made one, and what that is worth on frames it was not tuned on.
 
     average    the mean of the members
-    weights    weights searched for the best score, pulled towards the average (`weights.py`)
+    weights    weights searched for the best score, pulled towards the average; numbers are given
+               the labels' spread where that serves (`weights.py`)
     rank       the mean of ranks, put back on the members' mean distribution
     stacking   a ridge regression, its penalty chosen out of fold (`stacking.py`)
     vote       each member's decision counts; equal counts are settled by the average
@@ -26,6 +27,7 @@ from abaw_jax.errors import InputError
 from abaw_jax.evaluation.align import Aligned, fill_absent, labelled_rows
 from abaw_jax.evaluation.confidence import Comparison, VideoStatistics, compare
 from abaw_jax.evaluation.folds import group_videos
+from abaw_jax.evaluation.matching import Matching
 from abaw_jax.evaluation.scenes import scene_weights
 from abaw_jax.evaluation.stacking import as_values, inputs, make_stacking, predict
 from abaw_jax.evaluation.thresholds import centre_values, search_thresholds
@@ -34,6 +36,11 @@ from abaw_jax.tracks.track import Summary, Track
 
 METHODS = ("average", "weights", "rank", "stacking", "vote", "scenes")
 TUNED = ("weights", "stacking")
+_MATCHING = tuple(field.name for field in dataclasses.fields(Matching))
+
+
+def _floats(numbers) -> tuple[float, ...]:
+    return tuple(float(number) for number in numbers)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,15 +49,17 @@ class Combination:
 
     method: one of METHODS. members: their names, sorted. coefficients: of 'weights' (M, K), of
     'stacking' (M * K + 1, K), float64; None for the others. settings: of weights those of `Trust`,
-    of stacking those of `Ridge`. scenes: member -> its scene, for 'scenes'; a member without one
-    fits every video. thresholds: (K,), of classes that are on or off; combined values are moved so
-    that the track's own threshold decides (`centre_values`).
+    of stacking those of `Ridge`. matching: of weights of numbers, what follows the sum, if
+    anything. scenes: member -> its scene, for 'scenes'; a member without one fits every video.
+    thresholds: (K,), of classes that are on or off; combined values are moved so that the track's
+    own threshold decides (`centre_values`).
     """
 
     method: str
     members: tuple[str, ...]
     coefficients: np.ndarray | None = None
     settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    matching: Matching | None = None
     scenes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     thresholds: tuple[float, ...] | None = None
 
@@ -64,6 +73,7 @@ class Combination:
             "classes": list(track.classes),
             "coefficients": rows,
             "settings": dict(self.settings),
+            "matching": None if self.matching is None else dataclasses.asdict(self.matching),
             "scenes": dict(self.scenes),
             "thresholds": None if self.thresholds is None else list(self.thresholds),
         }
@@ -75,13 +85,15 @@ class Combination:
         try:
             classes = tuple(record["classes"])
             rows, limits = record["coefficients"], record.get("thresholds")
+            matched = record.get("matching")
             loaded = Combination(
                 record["method"],
                 tuple(record["members"]),
                 None if rows is None else np.array(rows, np.float64),
                 dict(record["settings"]),
+                None if matched is None else Matching(*(_floats(matched[k]) for k in _MATCHING)),
                 dict(record["scenes"]),
-                None if limits is None else tuple(float(limit) for limit in limits),
+                None if limits is None else _floats(limits),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -100,6 +112,12 @@ class Combination:
             raise InputError(
                 f"{source}: method {loaded.method!r} with coefficients of shape {shape}; expected "
                 f"{shapes.get(loaded.method)} for {members} members of {outputs} classes"
+            )
+        moved = loaded.matching
+        if moved is not None and not len(moved.scale) == len(moved.shift) == outputs:
+            raise InputError(
+                f"{source}: matching has {len(moved.scale)} scales and {len(moved.shift)} shifts; "
+                f"expected {outputs} of each for {track.name}"
             )
         if limits is not None and (track.thresholds is None or len(limits) != outputs):
             raise InputError(
@@ -135,7 +153,10 @@ def _combined(combination, aligned, track, probabilities) -> np.ndarray:
         )
     method = combination.method
     if method == "weights":
-        return as_values(combine(aligned.values, combination.coefficients), track)
+        combined = combine(aligned.values, combination.coefficients)
+        if combination.matching is not None:
+            combined = combination.matching(combined, track.label_range)
+        return as_values(combined, track)
     if method == "stacking":
         return predict(inputs(aligned.values), combination.coefficients, track)
     if method == "rank":
@@ -378,9 +399,10 @@ def _fit(aligned, labelled, track, method, fold, progress) -> list[Combination]:
             bar.reset(len(held_out))
         found = []
         for folds in held_out:
-            coefficients, settings = fitted.fit(folds)
-            settings = dataclasses.asdict(settings)
-            found.append(Combination(method, aligned.members, coefficients, settings))
+            coefficients, chosen = fitted.fit(folds)
+            matching = fitted.match(coefficients, chosen, folds) if method == "weights" else None
+            settings = dataclasses.asdict(chosen)
+            found.append(Combination(method, aligned.members, coefficients, settings, matching))
             if method == "stacking":
                 bar.update()
         return found

@@ -3,8 +3,14 @@
 Coordinate ascent on the track's own score: first weights shared by all classes, then class by
 class. Each step sets one member's share to one of a few values and scales the others. It runs on
 evenly spaced rows, as neighbouring frames say nearly the same; what it proposes is compared with
-the plain average and with each member alone on all rows, so that it never does worse than these.
+the plain average and with each member alone on all rows, so that as it judges it never does worse
+than these.
 Nothing is drawn at random.
+
+Of numbers that the CCC judges the spread counts, and a sum of members that differ spreads less than
+they do: the search gives each sum the spread of the labels, about its own mean. (Their mean as
+well, from few recordings, did worse out of fold.) Whether that serves the weights found is decided
+with the trust below.
 
 Few recordings carry few weights: what the search finds is pulled towards the plain average, as far
 as serves best where each fold of recordings in turn is scored by weights found on the others.
@@ -19,10 +25,12 @@ import numpy as np
 from tqdm import tqdm
 
 from abaw_jax.errors import InputError
+from abaw_jax.evaluation.matching import Matching, fit_matching
 from abaw_jax.tracks.track import Track
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 ROWS = 20_000  # that take part in the ascent
+SPREAD_COUNTS = ("mean_ccc",)  # names of scores for which the spread of numbers counts
 ROUNDS = 3  # over all members (and classes) at most; a round without gain is the last
 GAIN = 5e-4  # of score that a step must bring: less is noise
 TRUSTS = (0.25, 0.5, 0.75, 1.0)
@@ -35,6 +43,20 @@ def combine(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     for member, share in zip(values, weights.astype(np.float32), strict=True):
         found += member * share
     return found
+
+
+def match(combined: np.ndarray, labels: np.ndarray, track: Track) -> Matching | None:
+    """What gives combined numbers (L, K) the spread of their labels; None where none counts."""
+    if track.score_name not in SPREAD_COUNTS:
+        return None
+    found, mean = fit_matching(combined, labels), combined.mean(axis=0, dtype=np.float64)
+    shift = (1 - np.array(found.scale)) * mean
+    return Matching(found.scale, tuple(shift.tolist()))
+
+
+def decode(combined: np.ndarray, matching: Matching | None, track: Track) -> np.ndarray:
+    """The label rows (L, W) that combined values (L, K), matched, stand for."""
+    return track.decode(combined if matching is None else matching(combined, track.label_range))
 
 
 def with_share(weights: np.ndarray, member: int, share: float) -> np.ndarray:
@@ -71,7 +93,8 @@ def search_weights(
     own = ascent.climb(shared, [slice(k, k + 1) for k in range(outputs)])
 
     def score(weights: np.ndarray) -> float:
-        predicted = track.decode(combine(values, weights))
+        combined = combine(values, weights)
+        predicted = decode(combined, match(combined, labels, track), track)
         return track.summary(track.statistics(predicted, labels)).score
 
     shared = max((even, best, shared), key=score)
@@ -83,15 +106,19 @@ class Trust:
     """How far the weights that a search finds are followed, chosen out of fold.
 
     per_class: 1 for weights of each class, 0 for weights shared by all. trust: 0 .. 1, their part
-    beside the plain average's.
+    beside the plain average's. spread: 1 where the sum is given the labels' spread.
     """
 
     per_class: int
     trust: float
+    spread: int = 0
 
 
-# The most careful first, as of equals the first is taken.
-GRID = (Trust(0, 0.0), *(Trust(own, trust) for trust in TRUSTS for own in (0, 1)))
+def trusts(track: Track) -> tuple[Trust, ...]:
+    """All there is to choose from, the most careful first, as of equals the first is taken."""
+    plain = (Trust(0, 0.0), *(Trust(own, trust) for trust in TRUSTS for own in (0, 1)))
+    spreads = (0, 1) if track.score_name in SPREAD_COUNTS else (0,)
+    return tuple(dataclasses.replace(t, spread=spread) for t in plain for spread in spreads)
 
 
 @dataclasses.dataclass(eq=False)
@@ -123,6 +150,15 @@ class Weighting:
         trust = self.choose(held_out)
         return self._weights(held_out, trust), trust
 
+    def match(
+        self, weights: np.ndarray, trust: Trust, held_out: Collection[int] = ()
+    ) -> Matching | None:
+        """As the function of that name, on all folds but those held out; None without `spread`."""
+        if not trust.spread:
+            return None
+        rows = ~np.isin(self.fold, list(held_out))
+        return match(combine(self.values[:, rows], weights), self.labels[rows], self.track)
+
     def choose(self, held_out: Collection[int] = ()) -> Trust:
         """The trust that scores best when each part of the folds is predicted from the others.
 
@@ -134,14 +170,17 @@ class Weighting:
                 f"weights with {int(self.fold.max()) + 1} folds leave {len(parts)} to choose their "
                 "trust on; give 3 folds at least"
             )
-        sums: list = [0] * len(GRID)
+        grid = trusts(self.track)
+        sums: list = [0] * len(grid)
         for part in parts:
             rows = np.isin(self.fold, part)
             values, labels = self.values[:, rows], self.labels[rows]
-            for i, trust in enumerate(GRID):
-                found = combine(values, self._weights({*held_out, *part}, trust))
-                sums[i] = sums[i] + self.track.statistics(self.track.decode(found), labels)
-        return GRID[int(np.argmax([self.track.summary(total).score for total in sums]))]
+            for i, trust in enumerate(grid):
+                weights = self._weights({*held_out, *part}, trust)
+                matching = self.match(weights, trust, {*held_out, *part})
+                found = decode(combine(values, weights), matching, self.track)
+                sums[i] = sums[i] + self.track.statistics(found, labels)
+        return grid[int(np.argmax([self.track.summary(total).score for total in sums]))]
 
     def _parts(self, held_out: Collection[int]) -> list[list[int]]:
         """The folds that are not held out, in INNER parts at most."""
@@ -179,8 +218,11 @@ class _Ascent:
     def _start(self, weights: np.ndarray) -> tuple[np.ndarray, float]:
         """Take these weights as the present choice: their combined values (L, K) and score."""
         combined = np.ascontiguousarray(self._combine(weights, slice(None)))
-        self._keep(self._track.decode(combined))
+        self._keep(self._decode(combined))
         return combined, self._track.summary(self._statistics).score
+
+    def _decode(self, combined: np.ndarray) -> np.ndarray:
+        return decode(combined, match(combined, self._labels, self._track), self._track)
 
     def _keep(self, predicted: np.ndarray) -> None:
         self._predicted = predicted
@@ -224,7 +266,7 @@ class _Ascent:
             trial = weights.copy()
             trial[:, block] = with_share(weights[:, block], member, share)
             combined[:, block] = self._combine(trial, block)
-            predicted = self._track.decode(combined)
+            predicted = self._decode(combined)
             found = self._score(predicted)
             if found >= best + GAIN:
                 chosen, best, kept = trial, found, predicted

@@ -400,6 +400,28 @@ def test_a_stored_combination_gives_the_same_values(method):
     np.testing.assert_array_equal(again, result.values)
 
 
+def test_a_stored_sum_of_numbers_is_matched_as_it_was():
+    members, labels = case(NUMBERS, videos=6, rows=30)
+    members = {  # unsure ones
+        name: {v: Prediction(p.frames, p.values * np.float32(0.4)) for v, p in found.items()}
+        for name, found in members.items()
+    }
+    result = run(NUMBERS, members, labels, "weights")
+    record = json.loads(json.dumps(result.combination.record(NUMBERS), allow_nan=False))
+    assert record["matching"]["scale"] != [1, 1]
+    loaded, aligned = Combination.load(record, NUMBERS, "e.json"), align(members, NUMBERS)
+    np.testing.assert_array_equal(apply(loaded, aligned, NUMBERS), result.values)
+    plain = apply(dataclasses.replace(loaded, matching=None), aligned, NUMBERS)
+    assert not np.allclose(plain, result.values, atol=1e-3)
+    older = Combination.load(record | {"matching": None}, NUMBERS, "e.json")
+    np.testing.assert_array_equal(apply(older, aligned, NUMBERS), plain)
+    short = {"scale": [1.0], "shift": [0.0, 0.0]}
+    with pytest.raises(InputError, match="1 scales and 2 shifts; expected 2 of each"):
+        Combination.load(record | {"matching": short}, NUMBERS, "e.json")
+    with pytest.raises(InputError, match="KeyError 'shift'"):
+        Combination.load(record | {"matching": {"scale": [1, 1]}}, NUMBERS, "e.json")
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -9,10 +9,13 @@ from toy_tracks import KINDS, NUMBERS, SWITCHES, rows_of
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation import weights as module
 from abaw_jax.evaluation.weights import Trust, Weighting, combine, with_share
+from abaw_jax.tracks import EMI
 
 
 def score(track, values, labels, weights):
-    predicted = track.decode(combine(values, weights))
+    """As the search judges weights."""
+    combined = combine(values, weights)
+    predicted = module.decode(combined, module.match(combined, labels, track), track)
     return track.summary(track.statistics(predicted, labels)).score
 
 
@@ -100,7 +103,7 @@ def test_counting_only_what_changed_gives_the_same_scores(name):
     ascent.score(base)
     for size in (0.0, 0.01, 0.1, 1.0):
         other = (1 - size) * base + size * rng.dirichlet(np.ones(3), track.outputs).T
-        predicted = track.decode(combine(values, other))
+        predicted = ascent._decode(combine(values, other))
         assert ascent._score(predicted) == pytest.approx(
             score(track, values, labels, other), abs=1e-12
         )
@@ -120,19 +123,69 @@ def test_trust_is_what_serves_best_out_of_fold():
     fold = np.arange(len(labels)) * 4 // len(labels)
     weighting = Weighting(values, labels, fold, NUMBERS)
     found, trust = weighting.fit((1,))
-    sums = dict.fromkeys(module.GRID, 0)
+    sums = dict.fromkeys(module.trusts(NUMBERS), 0)
+    assert {choice.spread for choice in sums} == {0, 1} and len(sums) == 18
     for mine in (0, 2, 3):
         rest = np.isin(fold, [f for f in (0, 2, 3) if f != mine])
         both = module.search_weights(values[:, rest], labels[rest], NUMBERS)
         for choice in sums:
             weights = choice.trust * both[choice.per_class] + (1 - choice.trust) / 3
-            predicted = NUMBERS.decode(combine(values[:, fold == mine], weights))
+            seen = combine(values[:, rest], weights)
+            scale = labels[rest].std(axis=0) / seen.std(axis=0) if choice.spread else 1
+            combined = combine(values[:, fold == mine], weights)
+            predicted = NUMBERS.decode(scale * combined + (1 - scale) * seen.mean(axis=0))
             sums[choice] = sums[choice] + NUMBERS.statistics(predicted, labels[fold == mine])
     assert trust == max(sums, key=lambda choice: NUMBERS.summary(sums[choice]).score)
     assert trust.trust > 0
     both = module.search_weights(values[:, fold != 1], labels[fold != 1], NUMBERS)
     want = trust.trust * both[trust.per_class] + (1 - trust.trust) / 3
     np.testing.assert_allclose(found, want, rtol=1e-12)
+
+
+def test_sums_of_numbers_get_the_spread_of_the_labels():
+    """Members that keep near their mean, as those that are unsure do."""
+    values, labels = rows_of(NUMBERS, (0.4, 0.4, 0.4), videos=20)
+    values = values * np.float32(0.4)
+    fold = np.arange(len(labels)) * 4 // len(labels)
+    weighting = Weighting(values, labels, fold, NUMBERS)
+    weights, trust = weighting.fit()
+    assert trust.spread
+    combined, matching = combine(values, weights), weighting.match(weights, trust)
+    matched = module.decode(combined, matching, NUMBERS)
+    scale, shift = np.array(matching.scale), np.array(matching.shift)
+    np.testing.assert_allclose(scale * combined.std(axis=0), labels.std(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(scale * combined.mean(0) + shift, combined.mean(0), atol=1e-6)
+    assert not np.allclose(scale, 1, atol=0.02)
+
+    def of(predicted):
+        return NUMBERS.summary(NUMBERS.statistics(predicted, labels)).score
+
+    assert of(matched) > of(NUMBERS.decode(combined))
+    held_out = weighting.match(weights, trust, (0,))
+    again = module.match(combined[fold != 0], labels[fold != 0], NUMBERS)
+    assert held_out == again != matching
+    assert weighting.match(weights, Trust(0, 1.0)) is None
+    assert module.match(*rows_of(SWITCHES, (0.4,), videos=2), SWITCHES) is None
+    # To the correlation, which judges EMI, no spread is better than another.
+    assert module.match(combined, labels, EMI) is None
+    assert not any(choice.spread for choice in module.trusts(EMI))
+
+
+def test_a_spread_that_does_not_serve_is_left():
+    """Wide members that lie far off: the CCC of these is better than with the labels' spread."""
+    values, labels = rows_of(NUMBERS, (0.1, 0.1), videos=20)
+    labels = labels * 0.2
+    values = values * 0.4 + 0.4
+    weighting = Weighting(values, labels, np.arange(len(labels)) * 4 // len(labels), NUMBERS)
+    weights, trust = weighting.fit()
+    assert trust.spread == 0
+
+    def of(combined):
+        return NUMBERS.summary(NUMBERS.statistics(NUMBERS.decode(combined), labels)).score
+
+    combined = combine(values, weights)
+    matching = module.match(combined, labels, NUMBERS)
+    assert of(combined) > of(matching(combined, NUMBERS.label_range))
 
 
 def test_members_alike_are_averaged_and_searches_are_shared(monkeypatch):
