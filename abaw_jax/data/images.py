@@ -37,7 +37,8 @@ class Crop(NamedTuple):
 
 
 class VideoFrame(NamedTuple):
-    """A frame of a video file, numbered from 1; read as a JPEG no side of which is above `side`."""
+    """A frame of a video file, numbered from 1; read upright, as a JPEG no side of which is above
+    `side`."""
 
     path: str
     number: int
@@ -104,7 +105,7 @@ def _read_crop(crop: Crop) -> bytes:
 
 
 def _read_video_frame(image: VideoFrame) -> bytes:
-    from abaw_jax.data.video import read_frame  # PyAV, which most corpora do without
+    from abaw_jax.data.video import read_frame, upright  # PyAV, which most corpora do without
 
     frame = read_frame(image.path, image.number)
     scale = min(image.side / max(frame.width, frame.height), 1)
@@ -114,7 +115,8 @@ def _read_video_frame(image: VideoFrame) -> bytes:
         format="bgr24",
         interpolation="AREA",
     ).to_ndarray()
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), CROP_QUALITY, "BGR", "444")
+    pixels = np.ascontiguousarray(upright(pixels, frame))
+    return simplejpeg.encode_jpeg(pixels, CROP_QUALITY, "BGR", "444")
 
 
 def _decode(content: bytes) -> np.ndarray:

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Iterator
 
 import av
+import numpy as np
+from av.sidedata.sidedata import Type
 
 from abaw_jax.errors import InputError
 
@@ -48,6 +50,22 @@ def read_frame(path: str, number: int) -> av.VideoFrame:
             _local.open = path, at, frames
             return frame
     raise ValueError(f"video ends before frame {number}")
+
+
+def upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """Pixels (height, width, 3) of a decoded frame, turned as its container says to show them.
+
+    Cameras held upright store lying pictures and a display matrix: (x, y) is shown at
+    (a x + c y, b x + d y), of which the signs count here. Not `VideoFrame.rotation`, which PyAV
+    has from 14.1 on alone and which takes a mirrored frame for one that stands on its head.
+    """
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return pixels
+    (a, b, _), (c, d, _), _ = np.frombuffer(matrix, np.int32).reshape(3, 3).tolist()
+    if abs(b) > abs(a):
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def _decode(path: str | os.PathLike) -> Iterator[av.VideoFrame]:

@@ -1,5 +1,6 @@
 """C-EXPR-DB with RAF-DB's compound images: crops or whole frames, rows by the example."""
 
+import struct
 from fractions import Fraction
 
 import cv2
@@ -163,6 +164,45 @@ def test_frames_in_any_order_are_those_of_their_number(tmp_path):
         read_image(VideoFrame(path, FRAMES + 1, 80))
     with pytest.raises(OSError):
         read_image(VideoFrame(str(tmp_path / "no.mp4"), 1, 80))
+
+
+def show_turned(path, matrix):
+    """Have an .mp4 say that it is to be shown by (a, b, c, d) of ISO/IEC 14496-12's matrix."""
+    content, (a, b, c, d) = bytearray(path.read_bytes()), matrix
+    start = content.index(b"tkhd") + 44
+    one = 1 << 16
+    content[start : start + 36] = struct.pack(
+        ">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30
+    )
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((1, 0, 0, 1), lambda picture: picture),
+        ((0, 1, -1, 0), lambda picture: np.rot90(picture, -1)),
+        ((-1, 0, 0, -1), lambda picture: np.rot90(picture, 2)),
+        ((0, -1, 1, 0), lambda picture: np.rot90(picture, 1)),
+        ((-1, 0, 0, 1), np.fliplr),
+        ((0, 1, 1, 0), lambda picture: picture.swapaxes(0, 1)),
+    ],
+    ids=["as stored", "clockwise", "upside down", "anticlockwise", "mirrored", "transposed"],
+)
+def test_frames_come_as_the_container_shows_them(tmp_path, matrix, shown):
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:32, :48] = 80  # each corner is of a grey of its own
+    picture[:32, 48:] = 160
+    picture[32:, :48] = 240
+    path = tmp_path / "a.mp4"
+    write_container(path, np.stack([picture] * 3), Fraction(25), None)
+    show_turned(path, matrix)
+    for number in (1, 3):
+        content = np.frombuffer(read_image(VideoFrame(str(path), number, 48)), np.uint8)
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR)
+        expected = shown(picture)[::2, ::2]
+        assert image.shape == expected.shape
+        assert np.abs(image.astype(float) - expected).mean() < 4
 
 
 def test_crops_need_no_decoder(tree):
