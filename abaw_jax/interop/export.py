@@ -12,8 +12,9 @@ An exported folder holds
     README.md           the model card
 """
 
+import contextlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -94,12 +95,25 @@ def save_export(
     if not stablehlo:
         return
     (batch,) = jax.export.symbolic_shape("b")
-    program = jax.export.export(jax.jit(_prediction(task)), platforms=PLATFORMS)(
-        jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), variables),
-        example_inputs(config, batch),
-    )
+    with _no_source_places():
+        program = jax.export.export(jax.jit(_prediction(task)), platforms=PLATFORMS)(
+            jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), variables),
+            example_inputs(config, batch),
+        )
     with atomic_write(folder / PROGRAM) as file:
         file.write(program.serialize())
+
+
+@contextlib.contextmanager
+def _no_source_places() -> Iterator[None]:
+    """Lower without the files and lines that operations come from: they name this machine's
+    folders, and make another program of each checkout and caller."""
+    limit = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", limit)
 
 
 def load_predict(folder: pathlib.Path) -> Predict:

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import os
+import pathlib
 
 import jax
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import safetensors.numpy
 from small_models import CONFIGS, small_inputs, small_model
 
+import abaw_jax
 from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import load_model
 from abaw_jax.interop.export import load_predict, load_program, make_task, save_export
@@ -57,6 +60,19 @@ def test_files(exported):
     for path in folder.iterdir():  # pickles of every protocol from 2 up begin so
         assert not path.read_bytes().startswith(b"\x80")
         assert b"numpy.core" not in path.read_bytes() and b"cpickle" not in path.read_bytes()
+
+
+def test_the_program_names_no_place_of_this_machine(exported, tmp_path):
+    """And is the same whoever writes it."""
+    name, folder, _, variables = exported
+    program = (folder / "model.stablehlo").read_bytes()
+    for package in (abaw_jax, jax):
+        assert os.fsencode(pathlib.Path(package.__file__).parents[1]) not in program
+    assert b".py" not in program
+    limit = jax.config.jax_traceback_in_locations_limit
+    save_export(tmp_path, variables, CONFIGS[name], "")
+    assert (tmp_path / "model.stablehlo").read_bytes() == program
+    assert jax.config.jax_traceback_in_locations_limit == limit != 0
 
 
 def refused(folder, load=load_predict):
