@@ -18,9 +18,15 @@ from abaw_jax.evaluation.smoothing import (
     Smoothing,
     choose_smoothing,
     smooth_prediction,
-    smoothing_statistics,
+    smooth_videos,
+    video_statistics,
 )
-from abaw_jax.evaluation.thresholds import search_thresholds, with_thresholds
+from abaw_jax.evaluation.thresholds import (
+    count_levels,
+    reachable_f1,
+    search_thresholds,
+    with_thresholds,
+)
 from abaw_jax.tracks.track import Summary, Track
 
 
@@ -61,10 +67,12 @@ class Decision:
 class Tuned:
     """A decision and what it is worth.
 
-    decision: chosen on all videos. table: every smoothing that was tried (`Search.table`). scores:
-    step -> score of the steps up to it, on the frames they were chosen on: 'plain' (gaps filled
-    alone), 'smoothed', 'matched' and 'thresholds' where there are such. summary: the last one's
-    figures. cross_validated: figures of frames out of fold; None without folds.
+    decision: chosen on all videos. table: every smoothing that was tried and what it was compared
+    by, under the score's name (`Search.table`; where thresholds are searched, the F1 that they can
+    reach, beside the score at the track's own). scores: step -> score of the steps up to it, on
+    the frames they were chosen on: 'plain' (gaps filled alone), 'smoothed', 'matched' and
+    'thresholds' where there are such. summary: the last one's figures. cross_validated: figures of
+    frames out of fold; None without folds.
     """
 
     decision: Decision
@@ -96,40 +104,61 @@ def tune_decision(
     """
 
     def search(found: Mapping[str, Prediction]) -> _Search:
-        return _Search(found, labels, track, tuple(candidates), training_labels, thresholds)
+        return _Search(found, labels, track, candidates, training_labels, thresholds, folds or {})
 
     whole = search(predictions)
-    chosen = whole.choose(labels)
-    table = choose_smoothing(candidates, whole.statistics, track)
-    scores = {"plain": table.table[0][track.score_name], "smoothed": table.score}
-    for step, decision in _steps(chosen).items():
-        scores[step] = track.summary(whole.count(decision, labels)).score
+    chosen = whole.choose()
     parts = []
     for fold in sorted(set((folds or {}).values())):
         mine = whole if without is None else search(without(fold))
-        decision = mine.choose([video for video, f in folds.items() if f != fold])
-        parts.append(mine.count(decision, [video for video, f in folds.items() if f == fold]))
+        of_fold = [video for video, f in folds.items() if f == fold]
+        parts.append(mine.count(mine.choose(fold), of_fold))
+    steps = _steps(Decision(candidates[0]), chosen)
     return Tuned(
         chosen,
-        table.table,
-        scores,
+        whole.table(),
+        {step: track.summary(whole.count(found, labels)).score for step, found in steps.items()},
         track.summary(whole.count(chosen, labels)),
         track.summary(sum(parts)) if parts else None,
     )
 
 
 class _Search:
-    """The choice on one set of predictions; arguments as in `tune_decision`.
+    """The choice on one set of predictions; arguments as in `tune_decision`."""
 
-    statistics: of each candidate, those of each video.
-    """
-
-    def __init__(self, predictions, labels, track, candidates, training_labels, thresholds):
-        self.statistics = smoothing_statistics(predictions, labels, track, candidates)
+    def __init__(self, predictions, labels, track, candidates, training_labels, thresholds, folds):
         self._predictions, self._labels, self._track = predictions, labels, track
-        self._candidates = candidates
+        self._candidates, self._folds = candidates, folds
         self._training_labels, self._thresholds = training_labels, thresholds
         self._smoothed: dict[Smoothing, dict[str, Prediction]] = {}
+        # Of each candidate: statistics by video; F1 within reach of thresholds, by `without`.
+        self._statistics: list[dict[str, np.ndarray]] = []
+        self._reach: list[dict[int | None, float]] = []
+        for values in smooth_videos(predictions, labels, candidates):
+            self._statistics.append(video_statistics(values, labels, track))
+            if thresholds:
+                self._reach.append(self._reachable(values))
+
+    def _videos(self, without: int | None) -> list[str]:
+        """All, or those of the other folds."""
+        if without is None:
+            return list(self._labels)
+        return [video for video, fold in self._folds.items() if fold != without]
+
+    def _reachable(self, values: Mapping[str, np.ndarray]) -> dict[int | None, float]:
+        """What thresholds reach on all videos (None), and on all without each fold."""
+        counts = {}
+        for fold in {self._folds.get(video) for video in values}:
+            videos = [video for video in values if self._folds.get(video) == fold]
+            rows = np.concatenate([self._labels[video] for video in videos])
+            valid = self._track.valid(rows)
+            found = np.concatenate([values[video] for video in videos])
+            counts[fold] = count_levels(found[valid], rows[valid])
+        reach = {None: reachable_f1(sum(counts.values()))}
+        counts.pop(None, None)
+        for fold, mine in counts.items():
+            reach[fold] = reachable_f1(sum(counts.values()) - mine)
+        return reach
 
     def _smooth(self, smoothing: Smoothing) -> dict[str, Prediction]:
         if smoothing not in self._smoothed:
@@ -139,18 +168,39 @@ class _Search:
             }
         return self._smoothed[smoothing]
 
-    def choose(self, videos: Iterable[str]) -> Decision:
-        """The decision that serves these videos best."""
-        videos = list(videos)
-        best = choose_smoothing(self._candidates, self.statistics, self._track, videos).best
+    def _choose_smoothing(self, without: int | None) -> Smoothing:
+        if self._thresholds:  # of equals the first
+            return self._candidates[int(np.argmax([reach[without] for reach in self._reach]))]
+        videos = self._videos(without)
+        return choose_smoothing(self._candidates, self._statistics, self._track, videos).best
+
+    def choose(self, without: int | None = None) -> Decision:
+        """The decision that serves all videos best, or those that are not of a fold."""
+        best = self._choose_smoothing(without)
         if self._training_labels is None and not self._thresholds:
             return Decision(best)
+        videos = self._videos(without)
         values = np.concatenate([self._smooth(best)[video].values for video in videos])
         rows = np.concatenate([self._labels[video] for video in videos])
         return _fit(best, values, rows, self._track, self._training_labels, self._thresholds)
 
+    def table(self) -> tuple[dict[str, Any], ...]:
+        """As in `Tuned`."""
+        table = choose_smoothing(self._candidates, self._statistics, self._track).table
+        name = self._track.score_name
+        if not self._thresholds:
+            return table
+        default = f"{name} at {self._track.thresholds:g}"
+        return tuple(
+            {**dataclasses.asdict(candidate), name: reach[None], default: row[name]}
+            for candidate, reach, row in zip(self._candidates, self._reach, table, strict=True)
+        )
+
     def count(self, decision: Decision, videos: Iterable[str]) -> np.ndarray:
         """Statistics of these videos, decided so."""
+        if decision == Decision(decision.smoothing):
+            statistics = self._statistics[self._candidates.index(decision.smoothing)]
+            return sum(statistics[video] for video in videos)
         track = with_thresholds(self._track, decision.thresholds)
         smooth = self._smooth(decision.smoothing)
         return sum(
@@ -180,9 +230,9 @@ def _fit(
     return Decision(smoothing, matching, found)
 
 
-def _steps(decision: Decision) -> dict[str, Decision]:
-    """The decision up to each step after smoothing."""
-    steps = {}
+def _steps(plain: Decision, decision: Decision) -> dict[str, Decision]:
+    """The decision up to each step."""
+    steps = {"plain": plain, "smoothed": Decision(decision.smoothing)}
     if decision.matching is not None:
         steps["matched"] = dataclasses.replace(decision, thresholds=None)
     if decision.thresholds is not None:

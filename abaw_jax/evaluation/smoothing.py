@@ -6,7 +6,7 @@ invented beyond the video. Shapes: T frames, K outputs.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -213,18 +213,19 @@ def search_smoothing(
     Tune on validation only. Raises InputError for a missing video or one without a known frame.
     """
     candidates = tuple(smoothing_grid() if candidates is None else candidates)
-    statistics = smoothing_statistics(predictions, labels, track, candidates)
-    return choose_smoothing(candidates, statistics, track)
+    smoothed = smooth_videos(predictions, labels, candidates)
+    return choose_smoothing(
+        candidates, [video_statistics(values, labels, track) for values in smoothed], track
+    )
 
 
-def smoothing_statistics(
+def smooth_videos(
     predictions: Mapping[str, Prediction],
     labels: Mapping[str, np.ndarray],
-    track: Track,
     candidates: Sequence[Smoothing],
-) -> list[dict[str, np.ndarray]]:
-    """Of each candidate the track's statistics of each video, under a progress bar; as
-    `search_smoothing`."""
+) -> Iterator[dict[str, np.ndarray]]:
+    """By one candidate after another, under a progress bar, the values (rows, K) of each labelled
+    video; as `search_smoothing`."""
     if not candidates or not labels:
         raise InputError("the search for a smoothing needs one candidate and one video at least")
     absent = sorted(set(labels) - set(predictions))
@@ -233,15 +234,21 @@ def smoothing_statistics(
             f"no prediction of {absent[0]} ({len(absent)} of {len(labels)} labelled videos lack "
             "one); predict the whole split before smoothing"
         )
-
-    def count(video: str, candidate: Smoothing) -> np.ndarray:
-        rows = labels[video]
-        smooth = smooth_prediction(predictions[video], len(rows), candidate)
-        return track.evaluate(track.decode(smooth.values), rows)
-
     alone = len(candidates) == 1  # nothing is searched
-    bar = tqdm(candidates, desc="smoothing", unit="filters", leave=False, disable=alone)
-    return [{video: count(video, candidate) for video in labels} for candidate in bar]
+    for candidate in tqdm(candidates, desc="smoothing", unit="filters", leave=False, disable=alone):
+        yield {
+            video: smooth_prediction(predictions[video], len(rows), candidate).values
+            for video, rows in labels.items()
+        }
+
+
+def video_statistics(
+    values: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], track: Track
+) -> dict[str, np.ndarray]:
+    """The track's statistics of each video's values, as they are decoded by default."""
+    return {
+        video: track.evaluate(track.decode(found), labels[video]) for video, found in values.items()
+    }
 
 
 def choose_smoothing(
@@ -250,7 +257,7 @@ def choose_smoothing(
     track: Track,
     videos: Iterable[str] | None = None,
 ) -> Search:
-    """The best candidate over all videos, or over `videos` alone, from `smoothing_statistics`."""
+    """The best candidate over all videos, or over `videos` alone; `video_statistics` of each."""
     videos = list(statistics[0] if videos is None else videos)
     table, best, highest = [], candidates[0], -np.inf
     for candidate, of_video in zip(candidates, statistics, strict=True):

@@ -80,8 +80,8 @@ def notes(
         notes.append("Matched to the mean and the standard deviation of the training labels.")
     if tuned.decision.thresholds is not None:
         notes.append(
-            "Each class is decided by its own threshold, chosen on these same videos after the "
-            "smoothing, which is compared at the track's own."
+            "Each class is decided by its own threshold, chosen on these same videos, and filters "
+            "are compared at the thresholds that suit each."
         )
     notes += _out_of_fold(tuned)
     return [

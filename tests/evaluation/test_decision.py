@@ -89,6 +89,27 @@ def test_thresholds_of_the_smoothed_values(units):
     assert tuned.cross_validated.score < tuned.summary.score
 
 
+def test_smoothings_are_compared_at_the_thresholds_that_suit_each(units):
+    """Units that are on reach 0.5 by noise alone: smoothed, none does."""
+    predictions, labels = units
+    low = {v: np.clip(p.values[:, :6].repeat(2, 1) - 0.3, 0, 1) for v, p in predictions.items()}
+    predictions, folds = make_predictions(low), folds_of(labels)
+    labels = {v: rows[:, :6].repeat(2, 1) for v, rows in labels.items()}
+    search = search_smoothing(predictions, labels, AU, CANDIDATES)
+    tuned = tune_decision(predictions, labels, AU, CANDIDATES, thresholds=True, folds=folds)
+    one_each = [
+        tune_decision(predictions, labels, AU, [c], thresholds=True, folds=folds)
+        for c in CANDIDATES
+    ]
+    assert search.best == CANDIDATES[0] != tuned.decision.smoothing
+    assert tuned.summary.score == max(one.summary.score for one in one_each)
+    assert tuned.scores["smoothed"] < tuned.scores["plain"] < one_each[0].summary.score
+    assert tuned.cross_validated.score > one_each[0].cross_validated.score + 0.05
+    for row, tried, one in zip(tuned.table, search.table, one_each, strict=True):
+        assert row["mean_f1"] == pytest.approx(one.summary.score, abs=0.005)
+        assert row["mean_f1 at 0.5"] == tried["mean_f1"]
+
+
 def test_a_fold_is_decided_by_what_the_others_choose(units):
     predictions, labels = units
     folds = folds_of(labels)

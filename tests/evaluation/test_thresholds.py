@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from abaw_jax.evaluation.thresholds import centre_values, search_thresholds, with_thresholds
+from abaw_jax.evaluation.thresholds import (
+    centre_values,
+    count_levels,
+    reachable_f1,
+    search_thresholds,
+    with_thresholds,
+)
 from abaw_jax.tracks import AU, EXPR
 
 
@@ -31,6 +37,24 @@ def test_no_cut_is_better(digits):
     for k in range(12):
         reached = f1_score(labels[:, k], decided[:, k])
         assert reached == pytest.approx(best_f1(values[:, k], labels[:, k]), abs=1e-12)
+
+
+def test_counted_levels_tell_what_thresholds_reach():
+    """Of values that half precision holds; of others by no more than cuts between close ones."""
+    rng = np.random.default_rng(4)
+    labels = (rng.random((300, 12)) < rng.random(12)).astype(np.int32)
+    values = (0.3 * labels + 0.7 * rng.random((300, 12))).astype(np.float16).astype(np.float32)
+    values[:3, 0] = [0, -0.0, 1]
+    values[:, 1] *= 1e-3  # a rare unit: all values are low
+    values[:, 1] = values[:, 1].astype(np.float16)
+    found = AU.decode(values, search_thresholds(values, labels, 0.5))
+    expected = AU.summary(AU.evaluate(found, labels)).score
+    parts = [count_levels(values[at], labels[at]) for at in (slice(100), slice(100, None))]
+    assert reachable_f1(sum(parts)) == pytest.approx(expected, abs=1e-12)
+    close = np.clip(values * (1 + 2e-4), 0, 1)
+    assert reachable_f1(count_levels(close, labels)) == pytest.approx(expected, abs=0.01)
+    labels[:, 0] = 0
+    assert reachable_f1(count_levels(values[:, :1], labels[:, :1])) == 0
 
 
 def test_the_order_of_rows_changes_nothing():
