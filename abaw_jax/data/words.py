@@ -13,6 +13,7 @@ import numpy as np
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 REACH = 4  # words
+BLOCK = 4096  # rows at a time, in float64: bounds memory to some 100 MB
 LEAST = 3  # texts that a word must be in: rarer ones stand for their video
 
 
@@ -42,17 +43,30 @@ def word_features(text: str, vocabulary: Mapping[str, float], rows: int = 0) -> 
     counts are 0; where nothing is said at all everything is.
     """
     words, places = split_words(text), {word: i for i, word in enumerate(vocabulary)}
-    counts = np.zeros((len(words) + 1, len(vocabulary)))
-    for i, word in enumerate(words):
-        if word in places:
-            counts[i + 1, places[word]] = 1
-    counts = counts.cumsum(axis=0)
+    spoken = np.array([places.get(word, -1) for word in words], np.int64)
     first, stop = np.array([0]), np.array([len(words)])
     if rows:
         place = (np.arange(rows) + 0.5) * len(words) / rows
         first = np.round(place - REACH).astype(int).clip(0)
         stop = np.round(place + REACH).astype(int).clip(0, len(words))
-    values = np.log1p(counts[stop] - counts[first]) * np.array(list(vocabulary.values()))
-    length = np.sqrt((values**2).sum(axis=1, keepdims=True))
-    values = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
-    return np.column_stack([values, np.full(len(values), bool(words))]).astype(np.float32)
+    weights = np.array(list(vocabulary.values()))
+    found = np.zeros((len(first), len(weights) + 1), np.float32)
+    found[:, -1] = bool(words)
+    for start in range(0, len(first), BLOCK):
+        block = slice(start, start + BLOCK)
+        values = np.log1p(_count(spoken, first[block], stop[block], len(weights))) * weights
+        length = np.sqrt((values**2).sum(axis=1, keepdims=True))
+        found[block, :-1] = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
+    return found
+
+
+def _count(spoken: np.ndarray, first: np.ndarray, stop: np.ndarray, size: int) -> np.ndarray:
+    """How often each of `size` words is spoken from `first` to before `stop`: int (n, size).
+
+    spoken: int (words,), places in the vocabulary, -1 for words that it lacks.
+    """
+    length = stop - first
+    row = np.repeat(np.arange(len(first)), length)
+    word = spoken[np.arange(len(row)) + np.repeat(stop - length.cumsum(), length)]
+    cell = (row * size + word)[word >= 0]
+    return np.bincount(cell, minlength=len(first) * size).reshape(len(first), size)

@@ -1,10 +1,13 @@
 """Features of transcripts: a vocabulary of the training texts, weighted counts of length 1."""
 
+import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from abaw_jax.data import words
 from abaw_jax.data.words import fit_vocabulary, split_words, word_features
 
 TEXTS = ["Stop it now", "stop! STOP, please", "please stop", "oh please", "", "  ...", "oh no 12"]
@@ -50,3 +53,27 @@ def test_a_row_has_the_words_about_its_share_of_the_text():
     assert values[:3, :2].tolist() == [[1, 0]] * 3 and values[-3:, :2].tolist() == [[0, 1]] * 3
     assert (values[3:5, :2] > 0).all()  # 2.5 words from the change: some of both
     np.testing.assert_allclose(np.linalg.norm(values[:, :2], axis=1), 1, rtol=1e-6)
+
+
+def test_a_long_video_takes_little_more_than_its_features():
+    vocabulary = {"".join(letters): 1.0 for letters in itertools.product("abcdef", repeat=3)}
+    text = " ".join([*vocabulary] * 5)
+    tracemalloc.start()
+    values = word_features(text, vocabulary, rows=60_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * values.nbytes + words.BLOCK * len(vocabulary) * 8
+
+
+def test_blocks_change_no_value(monkeypatch):
+    vocabulary = {"a": 1.0, "b": 2.0, "c": 0.5}
+    texts = ["a b other a c b b a", "other", "", " ".join(["a", "c b"] * 30)]
+    whole = [word_features(text, vocabulary, rows) for text in texts for rows in (0, 1, 7, 40)]
+    monkeypatch.setattr(words, "BLOCK", 3)
+    parts = [word_features(text, vocabulary, rows) for text in texts for rows in (0, 1, 7, 40)]
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(one, other)
+    about = split_words(texts[3])[42:50]  # row 20 of 40 lies at word 46.1 of 90
+    counts = np.log1p([about.count(word) for word in vocabulary])
+    expected = counts * list(vocabulary.values())
+    np.testing.assert_allclose(whole[15][20, :3], expected / np.linalg.norm(expected), rtol=1e-6)
