@@ -249,9 +249,9 @@ def window_epoch(
 def make_feature_reader(videos: Sequence[str], stores: Sequence[FeatureStore]) -> Reader:
     """Read windows from feature stores, side by side: {"features": float32 (T, sum of widths)}.
 
-    Values of a store whose settings hold `mean` and `deviation` are standardised by them. Raises
-    InputError at once, naming them, for videos that a store lacks. A video whose store
-    holds no frame at all gives zeros.
+    Values of a store whose settings hold `mean` and `deviation` are standardised by them; of such a
+    row whose last number is 0 all are. Raises InputError at once, naming them, for videos that a
+    store lacks. A video whose store holds no frame at all gives zeros.
     """
     for store in stores:
         store.require(videos)
@@ -271,7 +271,7 @@ def make_feature_reader(videos: Sequence[str], stores: Sequence[FeatureStore]) -
                 at = nearest_before(frames, rows)
                 values = store.read(videos[video], int(at.min()), int(at.max()) + 1)
                 if scale is not None:
-                    values = (values - scale[0]) / scale[1]
+                    values = (values - scale[0]) / scale[1] * (values[:, -1:] != 0)
                 parts.append(values[at - at.min()])
             else:
                 parts.append(np.zeros((len(rows), store.width), np.float32))

@@ -5,7 +5,7 @@ A stage that was made from other files than lie there now has to be made again.
 
 from collections.abc import Callable, Mapping
 
-from abaw_jax.files import disk_state
+from abaw_jax.files import disk_state, read_json
 from abaw_jax.recipe import Context
 from abaw_jax.stages import prepare
 
@@ -15,9 +15,12 @@ def _senses(context: Context) -> dict[str, str]:
     corpus is always the same, and is not looked at."""
     names, section = context.config.sequence.modalities, context.config.extract
     root = prepare.corpus_root(context)
-    paths = [path for name, path in section.stores.items() if name in names]
+    stores = [path for name, path in section.stores.items() if name in names]
+    paths = list(stores)
     if context.config.corpus.root:
-        paths += section.media if "sound" in names else ()
+        # Recordings tell at what time a store's rows lie.
+        timed = any("rate" in read_json(root / path / "features.json") for path in stores)
+        paths += section.media if timed or "sound" in names else ()
         paths += section.transcripts if "words" in names else ()
     return {path: disk_state(root / path, files=True) for path in paths}
 

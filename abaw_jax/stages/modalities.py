@@ -2,9 +2,10 @@
 
 Of the face the stage `extract` makes extract/features/<split>; of each other modality that
 `sequence.modalities` names, extract/<name>/<split>. A store of these holds a row for each
-annotation row, or one for all of them, whose last number is 1; where nothing was heard, said or
-supplied it has no row, and readers see zeros. Its settings hold mean and deviation of the training
-split, by which readers standardise all numbers but the last.
+annotation row, or one for all of them, whose last number is 1, or 0 where there is nothing at that
+time; of a video in which nothing was heard, said or supplied it has no row. Readers see zeros of
+both. Its settings hold mean and deviation of the training split, by which readers standardise all
+numbers but the last.
 
 What is the same in all rows of a recording is taken of clips alone: where labels are of frames, a
 model would know the recording by it.
@@ -23,6 +24,7 @@ from abaw_jax.data.features import FeatureStore, save_feature_settings, save_fea
 from abaw_jax.data.media import (
     SOUND,
     TEXT,
+    Sound,
     find_files,
     of_video,
     read_sound,
@@ -40,7 +42,8 @@ from abaw_jax.recipe import Context
 from abaw_jax.stages.prepare import corpus_root
 
 FACE = "face"
-# (video, rows) -> values (rows or 1, width), whose last number is 1; None where there is nothing.
+LATE = 0.1  # seconds behind a timed store's last row that are still its: a codec's padding
+# (video, rows) -> values (rows or 1, width), the last number as above; None where there is nothing.
 Make = Callable[[str, int], np.ndarray | None]
 
 
@@ -75,6 +78,16 @@ def _folders(context: Context, key: str) -> list[str]:
     return [str(corpus_root(context) / path) for path in context.config.extract[key]]
 
 
+def _listen(context: Context, files: dict[str, str]) -> Callable[[str], Sound | None]:
+    """video -> what is heard in its recording, None without one."""
+
+    @functools.lru_cache(maxsize=2)  # two people in one recording
+    def read(path: str) -> Sound:
+        return read_sound(path, SECONDS if context.track.per_clip else None)
+
+    return lambda video: read(path) if (path := of_video(files, video)) else None
+
+
 def _sound(context: Context) -> tuple[Make, dict[str, Any]]:
     clip = context.track.per_clip
     folders = _folders(context, "media")
@@ -85,13 +98,10 @@ def _sound(context: Context) -> tuple[Make, dict[str, Any]]:
             "leave 'sound' out of config.sequence.modalities"
         )
 
-    @functools.lru_cache(maxsize=2)  # two people in one recording
-    def read(path: str):
-        return read_sound(path, SECONDS if clip else None)
+    listen = _listen(context, files)
 
     def make(video: str, rows: int) -> np.ndarray | None:
-        path = of_video(files, video)
-        sound = read(path) if path else None
+        sound = listen(video)
         if sound is None or sound.silent:
             return None
         return sound_features(sound.samples, row_times(sound, rows, clip=clip), whole=clip)
@@ -131,20 +141,48 @@ TAKEN = (*MAKERS, FACE, "features", "predictions", "model", "members", "all", "f
 
 
 def _supplied(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
-    """A store that the user has, of all splits; rows of a `rate` share out a video evenly."""
+    """A store that the user has, of all splits. One with a `rate` has rows a second, from time 0:
+    it covers a video as far as they reach, or is shared out evenly where no recording tells how
+    long that lasts."""
     store = FeatureStore(corpus_root(context) / context.config.extract.stores[name])
+    rate, place = store.settings.get("rate"), None
+    if rate is not None:
+        place = _place_by_time(context, rate, store.folder)
 
     def make(video: str, rows: int) -> np.ndarray | None:
         if not (store.folder / f"{video}.npz").is_file() or not len(store.frames(video)):
             return None
-        values, at = store.read(video), np.arange(rows)
-        if "rate" in store.settings:
-            at = (at * 2 + 1) * len(values) // (2 * rows)
+        values = store.read(video)
+        if place:
+            at, there = place(video, rows, len(values))
         else:
-            at = nearest_before(store.frames(video), at)
-        return np.column_stack([values[at], np.ones(rows, np.float32)])
+            at, there = nearest_before(store.frames(video), np.arange(rows)), np.ones(rows, bool)
+        values = np.where(there[:, None], values[at], 0)
+        return np.column_stack([values, there]) if there.any() else None
 
     return make, {"encoder": store.settings["encoder"], "width": store.width + 1}
+
+
+def _place_by_time(
+    context: Context, rate: float, folder: pathlib.Path
+) -> Callable[[str, int, int], tuple[np.ndarray, np.ndarray]]:
+    """(video, rows, count) -> of each row the one of `count`, `rate` a second, at its time, and
+    whether they reach so far: int (rows,), bool (rows,). InputError for a rate that is none."""
+    if not isinstance(rate, int | float) or not 0 < rate < np.inf:
+        raise InputError(
+            f"{folder / 'features.json'}: rate is {rate!r}; expected rows a second, above 0"
+        )
+    clip = context.track.per_clip
+    listen = _listen(context, find_files(_folders(context, "media"), SOUND))
+
+    def place(video: str, rows: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        sound = listen(video)
+        if sound is None or not (sound.seconds or (not clip and len(sound.times) > 1)):
+            return (np.arange(rows) * 2 + 1) * count // (2 * rows), np.ones(rows, bool)
+        times = row_times(sound, rows, clip=clip)
+        return (times * rate).astype(int).clip(0, count - 1), times < count / rate + LATE
+
+    return place
 
 
 def extract_modality(context: Context, name: str, splits: list[str]) -> int:
@@ -173,10 +211,11 @@ def extract_modality(context: Context, name: str, splits: list[str]) -> int:
 
 
 def _scale(store: FeatureStore, videos: Sequence[str], name: str) -> dict[str, list[float]]:
-    """Mean and standard deviation of a store's rows; 0 and 1 of the last number."""
+    """Mean and standard deviation of the rows that are not absent; 0 and 1 of the last number."""
     total, squares, count = np.zeros(store.width), np.zeros(store.width), 0
     for video in videos:
         values = store.read(video).astype(np.float64)
+        values = values[values[:, -1] > 0]
         total, squares, count = (
             total + values.sum(0),
             squares + (values**2).sum(0),

@@ -17,6 +17,7 @@ def config(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text("x")
+    (tmp_path / "store" / "features.json").write_text('{"rate": 50.0}')
     (tmp_path / "other" / "validation").mkdir(parents=True)
     config = expr.get_config("tiny").unlock()
     config.corpus.root = str(tmp_path)
@@ -41,6 +42,7 @@ def touch(path):
         ("extract", ("sound",), "batch1/2.mp4"),
         ("extract", ("words",), "transcripts/1.txt"),
         ("extract", ("face", "mine"), "store/2.npz"),
+        ("extract", ("face", "mine"), "batch1/2.mp4"),
         ("sequence", ("face",), "scenes.csv"),
         ("ensemble", ("face",), "other/validation/1.npz"),
     ],

@@ -98,6 +98,52 @@ def test_supplied_rows_are_of_the_frame_before(context, without):
     assert values[:, 0].tolist() == [1] * 4 + [3] * 8 and values[:, -1].tolist() == [1] * ROWS
 
 
+def timed(context, folder, rate, counts, track="va"):
+    """A context whose store has `rate` rows a second: video -> how many, counted from 1."""
+    for name, count in counts.items():
+        save_features(folder, name, np.arange(1, count + 1), np.arange(1.0, count + 1)[:, None])
+    save_feature_settings(folder, encoder="mine", width=1, source_hash="x", rate=rate)
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config.track, config.extract.stores = track, ml_collections.ConfigDict({"timed": str(folder)})
+    other = Context(ml_collections.FrozenConfigDict(config), folder / "run", context.mesh)
+    other.workdir.mkdir()
+    other.folder("prepare").symlink_to(context.folder("prepare"))
+    return other
+
+
+def test_rows_a_second_lie_at_their_time(context, tmp_path):
+    """Recording 2 has 11 pictures, 12 a second; of 4 there is none; 1 is covered whole."""
+    other = timed(context, tmp_path, 4.0, {"2": 2, "4": 2, "1_left": 9})
+    assert modalities.extract_modality(other, "timed", ["train"]) == 2
+    found = store(other, "timed")
+    assert found.read("2").tolist() == [[1, 1]] * 3 + [[2, 1]] * 5 + [[0, 0]] * 4
+    assert found.read("4").tolist() == [[1, 1]] * 6 + [[2, 1]] * 6
+    assert found.read("1_left")[:, 0].tolist() == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+    there = np.concatenate([found.read(video) for video in ("2", "4", "1_left")])
+    there = there[there[:, 1] == 1, 0]
+    assert found.settings["mean"] == [pytest.approx(there.mean()), 0]
+    assert found.settings["deviation"] == [pytest.approx(there.std()), 1]
+    seen = make_feature_reader(["2"], [found])(0, np.arange(ROWS), None)["features"]
+    assert not seen[8:].any() and seen[:8].all()
+
+
+def test_a_clip_that_outlasts_its_store_is_not_stretched_over(context, tmp_path):
+    """Rows of a clip share out what its sound lasts, of which 3 has none; 6 is silent."""
+    other = timed(context, tmp_path, 4.0, {"2": 2, "3": 2, "6": 2}, "emi")
+    modalities.extract_modality(other, "timed", ["train", "validation"])
+    expected = [1] * 3 + [2] * 4 + [0] * 5
+    assert store(other, "timed").read("2")[:, 0].tolist() == expected
+    assert store(other, "timed", "validation").read("6")[:, 0].tolist() == expected
+    assert store(other, "timed").read("3")[:, 0].tolist() == [1] * 6 + [2] * 6
+
+
+@pytest.mark.parametrize("rate", [0, -50.0, "fast"])
+def test_a_rate_that_is_none_is_refused(context, tmp_path, rate):
+    other = timed(context, tmp_path, rate, {"2": 2})
+    with pytest.raises(InputError, match=r"features.json: rate is .*; expected rows a second"):
+        modalities.extract_modality(other, "timed", ["train"])
+
+
 def test_readers_see_training_statistics_and_zeros(context, without):
     names = ALL[1:]
     index = load_index(context.folder("prepare") / "records", "train")
