@@ -1,4 +1,4 @@
-"""What stands on top of an encoder: the pooled frame classifier and the per-frame sequence head."""
+"""What stands on top of an encoder: the pooled frame classifier, heads of a sequence's frames."""
 
 import flax.linen as nn
 import jax
@@ -97,3 +97,33 @@ class SequenceHead(nn.Module):
         x = Dense(self.hidden, dtype=self.dtype, name="fc1")(x)
         x = MaskedBatchNorm(self.dtype, name="norm")(x, mask, train=train)
         return Dense(self.outputs, name="fc2")(x)
+
+
+class LastFrameHead(nn.Module):
+    """What a whole window says of its last frame: (B, T, D) -> (B, C).
+
+    Flatten, Linear(T D, hidden), BatchNorm, Linear(hidden, C), as in `masked_vit` (arXiv
+    2403.13731), whose windows end at the frame that they predict. The first layer holds T: all
+    windows have the length that the parameters were made with. Frames outside `mask` enter as
+    zeros; `counted` (by default `mask`) says at the last frame whether the window enters the
+    BatchNorm statistics.
+    """
+
+    hidden: int
+    outputs: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[AnyArray, "B T D"],
+        mask: Bool[AnyArray, "B T"],
+        counted: Bool[AnyArray, "B T"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Float32[jax.Array, "B C"]:
+        flat = jnp.where(mask[..., None], x, 0.0).reshape(len(x), -1)
+        h = Dense(self.hidden, dtype=self.dtype, name="fc1")(flat)
+        rows = (mask if counted is None else counted)[:, -1]
+        h = MaskedBatchNorm(self.dtype, name="norm")(h, rows, train=train)
+        return Dense(self.outputs, name="fc2")(h)
