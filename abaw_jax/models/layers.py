@@ -217,3 +217,30 @@ class DropPath(nn.Module):
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)
         kept = jax.random.bernoulli(self.make_rng("drop_path"), 1.0 - self.rate, shape)
         return jnp.where(kept, x / (1.0 - self.rate), 0.0).astype(x.dtype)
+
+
+MASKED = ("frames", "values")
+
+
+class RandomMask(nn.Module):
+    """Zeros frames, or single values, of (B, T, D) with probability `rate`, in training alone.
+
+    `masked_vit` (arXiv 2403.13731): frames in the paper, values in its code. Nothing is rescaled,
+    unlike dropout. Not published, and chosen here: that every window of every step draws anew, and
+    that no frame is spared, the predicted one among them. Random stream "mask".
+    """
+
+    rate: float
+    unit: str = "frames"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[AnyArray, "B T D"], *, train: bool = False
+    ) -> Float[AnyArray, "B T D"]:
+        if self.unit not in MASKED:
+            raise ValueError(f"unit {self.unit!r}; expected one of {MASKED}")
+        if not train or self.rate == 0.0:
+            return x
+        shape = x.shape if self.unit == "values" else (*x.shape[:-1], 1)
+        masked = jax.random.bernoulli(self.make_rng("mask"), self.rate, shape)
+        return jnp.where(masked, jnp.zeros((), x.dtype), x)
