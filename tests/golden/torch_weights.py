@@ -22,7 +22,7 @@ class Draw:
         return self[name]
 
     def __getitem__(self, name):
-        return torch.from_numpy(self.kept[name].astype(np.float32) / STEP)
+        return torch.tensor(self.kept[name].astype(np.float32) / STEP)
 
     def norm(self, name, width):
         self(f"{name}/scale", (width,), 0.1, 0.8)
