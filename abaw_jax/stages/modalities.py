@@ -42,6 +42,9 @@ from abaw_jax.recipe import Context
 from abaw_jax.stages.prepare import corpus_root
 
 FACE = "face"
+# Modality -> key of the section `extract` that names folders, endings of the files there, and what
+# one of them is.
+FILES = {"sound": ("media", SOUND, "recording"), "words": ("transcripts", TEXT, "transcript")}
 LATE = 0.1  # seconds behind a timed store's last row that are still its: a codec's padding
 # (video, rows) -> values (rows or 1, width), the last number as above; None where there is nothing.
 Make = Callable[[str, int], np.ndarray | None]
@@ -57,13 +60,16 @@ def check_modalities(config: Any) -> None:
             f"config.sequence.modalities: {tuple(names)}; expected one or more of "
             f"{', '.join(known)}, each once"
         )
-    if taken := [name for name in supplied if name in TAKEN or re.match("fold|scene", name)]:
+    if taken := [name for name in supplied if re.fullmatch(TAKEN, name)]:
         raise InputError(f"config.extract.stores: {taken[0]!r} is taken; choose another name")
     if config.sequence.apart and len(names) < 2:
         raise InputError(
             f"config.sequence.apart: models of single modalities beside one of {names[0]} alone; "
             "name several in config.sequence.modalities, or set it to False"
         )
+    if config.corpus.root:
+        for name in [name for name in names if name in FILES]:
+            _find(config, pathlib.Path(config.corpus.root), name)
     for name in set(names) & set(supplied):
         folder = pathlib.Path(config.corpus.root, config.extract.stores[name])
         if not (folder / "features.json").is_file():
@@ -73,9 +79,21 @@ def check_modalities(config: Any) -> None:
             )
 
 
-def _folders(context: Context, key: str) -> list[str]:
+def _folders(config: Any, root: pathlib.Path, key: str) -> list[str]:
     """Folders that the section `extract` names, below the corpus."""
-    return [str(corpus_root(context) / path) for path in context.config.extract[key]]
+    return [str(root / path) for path in config.extract[key]]
+
+
+def _find(config: Any, root: pathlib.Path, name: str) -> dict[str, str]:
+    """The files that a modality is made from, by name; InputError where there is none."""
+    key, endings, what = FILES[name]
+    folders = _folders(config, root, key)
+    if not (files := find_files(folders, endings)):
+        raise InputError(
+            f"config.extract.{key}: no {what} in {', '.join(folders)}; name their folders, or "
+            f"leave {name!r} out of config.sequence.modalities"
+        )
+    return files
 
 
 def _listen(context: Context, files: dict[str, str]) -> Callable[[str], Sound | None]:
@@ -90,15 +108,7 @@ def _listen(context: Context, files: dict[str, str]) -> Callable[[str], Sound | 
 
 def _sound(context: Context) -> tuple[Make, dict[str, Any]]:
     clip = context.track.per_clip
-    folders = _folders(context, "media")
-    files = find_files(folders, SOUND)
-    if not files:
-        raise InputError(
-            f"config.extract.media: no recording in {', '.join(folders)}; name their folders, or "
-            "leave 'sound' out of config.sequence.modalities"
-        )
-
-    listen = _listen(context, files)
+    listen = _listen(context, _find(context.config, corpus_root(context), "sound"))
 
     def make(video: str, rows: int) -> np.ndarray | None:
         sound = listen(video)
@@ -106,12 +116,11 @@ def _sound(context: Context) -> tuple[Make, dict[str, Any]]:
             return None
         return sound_features(sound.samples, row_times(sound, rows, clip=clip), whole=clip)
 
-    return make, {"encoder": "log_mel", "width": width(whole=clip)}
+    return make, {"encoder": "log_mel_2", "width": width(whole=clip)}
 
 
 def _words(context: Context) -> tuple[Make, dict[str, Any]]:
-    folders = _folders(context, "transcripts")
-    files = find_files(folders, TEXT)
+    files = _find(context.config, corpus_root(context), "words")
 
     def read(video: str) -> str:
         path = of_video(files, video)
@@ -121,9 +130,9 @@ def _words(context: Context) -> tuple[Make, dict[str, Any]]:
     vocabulary = fit_vocabulary(map(read, index.videos))
     if not vocabulary:
         raise InputError(
-            f"config.extract.transcripts: no word is said in several training videos by the files "
-            f"in {', '.join(folders)}; name the folders of <video>.txt, or leave 'words' out of "
-            "config.sequence.modalities"
+            "config.extract.transcripts: no word is said in several training videos by the files "
+            f"in {', '.join(_folders(context.config, corpus_root(context), 'transcripts'))}; name "
+            "the folders of <video>.txt, or leave 'words' out of config.sequence.modalities"
         )
 
     def make(video: str, rows: int) -> np.ndarray | None:
@@ -136,8 +145,11 @@ def _words(context: Context) -> tuple[Make, dict[str, Any]]:
 
 
 MAKERS = {"sound": _sound, "words": _words}
-# Names of folders and members that a store of the user's cannot have.
-TAKEN = (*MAKERS, FACE, "features", "predictions", "model", "members", "all", "frames")
+# Names that a store cannot have: others' folders, and members of the sequence stage.
+TAKEN = (
+    "face|sound|words|all|frames|sequence|features|model|checkpoints|tensorboard|"
+    r"(predictions|members)(_.*)?|fold\d+|scene(\d+|_.*)"
+)
 
 
 def _supplied(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
@@ -173,7 +185,9 @@ def _place_by_time(
             f"{folder / 'features.json'}: rate is {rate!r}; expected rows a second, above 0"
         )
     clip = context.track.per_clip
-    listen = _listen(context, find_files(_folders(context, "media"), SOUND))
+    listen = _listen(
+        context, find_files(_folders(context.config, corpus_root(context), "media"), SOUND)
+    )
 
     def place(video: str, rows: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         sound = listen(video)

@@ -197,7 +197,11 @@ def test_models_are_told_of_every_store(context, without):
             ("nowhere",),
             r"config.extract.media: no recording in .*nowhere; .* leave 'sound'",
         ),
-        ("transcripts", ("nowhere",), r"config.extract.transcripts: no word .* leave 'words' out"),
+        (
+            "transcripts",
+            ("nowhere",),
+            r"config.extract.transcripts: no transcript in .* leave 'words' out",
+        ),
     ],
 )
 def test_a_modality_that_nothing_is_of_is_refused(context, key, value, words, tmp_path):
@@ -208,6 +212,30 @@ def test_a_modality_that_nothing_is_of_is_refused(context, key, value, words, tm
     name = {"media": "sound", "transcripts": "words"}[key]
     with pytest.raises(InputError, match=words):
         modalities.extract_modality(other, name, ["train"])
+
+
+@pytest.mark.parametrize("name", ["sound", "all", "sequence", "fold2", "scene_x", "members_va"])
+def test_a_store_named_as_something_else_is_refused(context, name):
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config.extract.stores = {name: "extra"}
+    config.sequence.modalities = ("face",)
+    with pytest.raises(InputError, match=rf"config.extract.stores: '{name}' is taken"):
+        check_config(config, context.mesh)
+    config.extract.stores = {"folded_scene": "extra"}
+    config.sequence.modalities = ("folded_scene",)
+    check_config(config, context.mesh)
+    config.sequence.apart = True
+    with pytest.raises(InputError, match=r"config.sequence.apart: .* beside one of folded_scene"):
+        check_config(config, context.mesh)
+
+
+def test_what_a_modality_is_made_from_is_looked_for_before_any_work(context):
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config.extract.transcripts = ("nowhere",)
+    with pytest.raises(InputError, match=r"config.extract.transcripts: no transcript in .*nowhere"):
+        check_config(config, context.mesh)
+    config.sequence.modalities = ("face", "sound")
+    check_config(config, context.mesh)
 
 
 def test_a_store_that_is_none_is_refused_at_once(context):
