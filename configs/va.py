@@ -6,9 +6,9 @@
 System `mae_transformer`, as in configs/expr.py, with 1 - CCC as the loss; box, Gaussian or median
 smoothing chosen on the validation set. At demo scale there are four sequence models, of face, sound
 and words together and of each alone, weighted on the validation set;
---config.sequence.modalities='("face",)' --config.sequence.apart=False takes the face alone. At
-paper scale its values are those of `ctyun` (arXiv 2403.11440) without the temporal convolutions;
-what that paper does not publish says so.
+--config.sequence.modalities='("face",)' --config.sequence.apart=False takes the face alone, as it
+must where there are no transcripts. At paper scale its values are those of `ctyun` (arXiv
+2403.11440) without the temporal convolutions; what that paper does not publish says so.
 
 The argument names a scale (or the system, or both as `mae_transformer,paper`):
 
@@ -16,7 +16,7 @@ The argument names a scale (or the system, or both as `mae_transformer,paper`):
     tiny    seconds; for tests. Its scores mean nothing
     paper   Aff-Wild2 itself, ViT-B/16 at 224 pixels: an accelerator
 
-With the word `together`, as in `demo,together`, VA, EXPR and AU are learnt by one model; this track
+With the word `together`, as in `demo,together`, each model learns VA, EXPR and AU; this track
 decides which parameters are kept, and its predictions go on.
 
 What is not set here is in configs/base.py.
