@@ -46,3 +46,9 @@ def compiled_programs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield
+
+
+@pytest.fixture(scope="session")
+def quick():
+    """XLA_FLAGS for commands that a test starts, where it matters not how well they compile."""
+    return " ".join(f"{flag}={value}" for flag, value in QUICK.items())

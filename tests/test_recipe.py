@@ -23,34 +23,77 @@ ROOT = pathlib.Path(__file__).parents[1]
 SMALL = ["--config.pretrain.epochs=0.5", "--config.sequence.epochs=2.0"]
 
 
-def command(workdir, *flags, config="tiny", track="expr"):
-    return [
-        sys.executable,
-        "-m",
-        "abaw_jax.main",
-        f"--config={ROOT}/configs/{track}.py:{config}",
-        f"--workdir={workdir}",
-        *flags,
-    ]
+# Runs commands, one after another, each in a child: importing takes most of a short one's time.
+RUN_EACH = """
+import json, os, signal, sys
+from absl import app
+from abaw_jax import main
+for line in sys.stdin:
+    arguments, environment = json.loads(line)
+    if not (child := os.fork()):
+        signal.alarm(300)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.environ |= environment
+        sys.argv = ["main", *arguments]
+        app.run(main.main, flags_parser=main.parse)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
 
 
-def run(workdir, *flags, **options):
-    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        command(workdir, *flags, **options),
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def arguments(workdir, *flags, track="expr"):
+    return [f"--config={ROOT}/configs/{track}.py:tiny", f"--workdir={workdir}", *flags]
+
+
+class Commands:
+    """Children of one process, one at a time, with `folder` as their working directory."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.parent = subprocess.Popen(
+            [sys.executable, "-c", RUN_EACH], cwd=folder, env=ENVIRONMENT, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def start(self, workdir, *flags, track="expr", environment=None) -> int:
+        """The process id."""
+        order = [arguments(workdir, *flags, track=track), environment or {}]
+        print(json.dumps(order), file=self.parent.stdin, flush=True)
+        return int(self.parent.stdout.readline())
+
+    def end(self) -> subprocess.CompletedProcess:
+        """Of the one that was started: when it has ended."""
+        status = int(self.parent.stdout.readline())
+        texts = [(self.folder / name).read_text() for name in ("stdout", "stderr")]
+        return subprocess.CompletedProcess((), status, *texts)
+
+    def run(self, *order, **options) -> subprocess.CompletedProcess:
+        self.start(*order, **options)
+        return self.end()
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    made = Commands(tmp_path_factory.mktemp("commands"))
+    with made.parent:
+        yield made
+        made.parent.kill()
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A finished run of the smallest recipe, shared by the tests that only look at it."""
     workdir = tmp_path_factory.mktemp("recipe") / "run"
-    finished = run(workdir, "--json", *SMALL)
+    finished = subprocess.run(
+        [sys.executable, "-m", "abaw_jax.main", *arguments(workdir, "--json", *SMALL)],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert finished.returncode == 0, finished.stderr
     return workdir, finished
 
@@ -69,18 +112,18 @@ def test_all_stages_finish(whole):
     assert (workdir / "ensemble" / "report.html").stat().st_size > 5000
 
 
-def test_again_is_skipped_with_the_same_numbers(whole):
+def test_again_is_skipped_with_the_same_numbers(whole, commands):
     workdir, _ = whole
     before = (workdir / "results.json").read_text()
-    again = run(workdir, *SMALL)
+    again = commands.run(workdir, *SMALL)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("finished before, skipped") == len(STAGES)
     assert (workdir / "results.json").read_text() == before
 
 
-def test_a_changed_config_is_refused_by_key(whole):
+def test_a_changed_config_is_refused_by_key(whole, commands):
     workdir, _ = whole
-    changed = run(workdir, "--config.pretrain.epochs=0.5", "--config.sequence.epochs=3.0")
+    changed = commands.run(workdir, "--config.pretrain.epochs=0.5", "--config.sequence.epochs=3.0")
     assert changed.returncode == 2
     assert changed.stderr.splitlines()[-1].startswith("error: ")
     assert "config.sequence.epochs: 2.0 -> 3.0" in changed.stderr
@@ -131,10 +174,11 @@ def test_exports_say_the_same(whole):
 
 
 @pytest.mark.parametrize("key", ["va", "au"])
-def test_other_tracks_run_whole(tmp_path, key):
+def test_other_tracks_run_whole(commands, quick, tmp_path, key):
     track, workdir = TRACKS[key], tmp_path / "run"
     short = ["--config.pretrain.epochs=0.0", "--config.sequence.epochs=1.0"]
-    finished = run(workdir, *short, "--config.export.stablehlo=false", track=key)
+    short += ["--config.encoder.depth=1", "--config.export.stablehlo=false"]
+    finished = commands.run(workdir, *short, track=key, environment={"XLA_FLAGS": quick})
     assert finished.returncode == 0, finished.stderr
     results = json.loads((workdir / "results.json").read_text())
     assert results["track"] == track.name and results["classes"] == list(track.classes)
@@ -146,26 +190,20 @@ def test_other_tracks_run_whole(tmp_path, key):
     assert checked["lines"] == results["metrics"]["submission_lines"]
 
 
-def test_killed_anywhere_ends_with_the_same_score(whole, tmp_path):
+def test_killed_anywhere_ends_with_the_same_score(whole, commands, tmp_path):
     """kill -9 soon after each stage has begun, then the same command."""
     workdir, _ = whole
     expected = json.loads((workdir / "results.json").read_text())
-    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     for name in STAGES:
-        log = tmp_path / f"{name}.log"
-        with (
-            open(log, "w") as output,
-            subprocess.Popen(
-                command(tmp_path, *SMALL), cwd=ROOT, env=environment, stdout=output, stderr=output
-            ) as process,
-        ):
-            deadline = time.monotonic() + 120
-            while not (tmp_path / name / "stage.json").exists():
-                assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-                time.sleep(0.02)
-            process.send_signal(signal.SIGKILL)
+        process, deadline = commands.start(tmp_path, *SMALL), time.monotonic() + 120
+        while not (tmp_path / name / "stage.json").exists():
+            os.kill(process, 0)  # fails where it has ended
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(process, signal.SIGKILL)
+        assert commands.end().returncode == -signal.SIGKILL
         assert not (tmp_path / name / "results.json").exists()
-    finished = run(tmp_path, *SMALL)
+    finished = commands.run(tmp_path, *SMALL)
     assert finished.returncode == 0, finished.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     for key in ("score", "metrics", "config_hash"):
@@ -183,46 +221,15 @@ BAD_FLAGS = {
     "config.corpus.root": "--config.corpus.demo_size=",
     "finetune": "--stages=export",
 }
-# Each command in a child of one process, which has imported what takes most of a command's time.
-RUN_EACH = """
-import json, os, sys
-from absl import app
-from abaw_jax import main
-for number, command in enumerate(json.loads(sys.argv[1])):
-    if not (child := os.fork()):
-        os.dup2(os.open(str(number), os.O_WRONLY | os.O_CREAT), 2)
-        os.dup2(2, 1)
-        sys.argv = command
-        app.run(main.main, flags_parser=main.parse)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-@pytest.fixture(scope="module")
-def refusals(tmp_path_factory):
-    """What each of BAD_FLAGS ends with: named -> (exit status, standard error)."""
-    folder = tmp_path_factory.mktemp("refusals")
-    commands = [command(folder / f"run{i}", f)[2:] for i, f in enumerate(BAD_FLAGS.values())]
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_EACH, json.dumps(commands)],
-        cwd=folder,
-        env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    errors = [(folder / str(number)).read_text() for number in range(len(BAD_FLAGS))]
-    found = zip(map(int, done.stdout.split()), errors, strict=True)
-    return dict(zip(BAD_FLAGS, found, strict=True))
 
 
 @pytest.mark.parametrize("named", BAD_FLAGS)
-def test_bad_flags_are_one_line(refusals, named):
-    status, text = refusals[named]
-    assert status == 2
-    error = text.splitlines()[-1]
+def test_bad_flags_are_one_line(commands, tmp_path, named):
+    ended = commands.run(tmp_path / "run", BAD_FLAGS[named])
+    assert ended.returncode == 2
+    error = ended.stderr.splitlines()[-1]
     assert error.startswith("error: ") and named in error
-    assert "Traceback" not in text
+    assert "Traceback" not in ended.stdout + ended.stderr
 
 
 def test_a_work_directory_serves_one_run_at_a_time(tmp_path):
