@@ -10,7 +10,7 @@ constant, as over a single row; the CCC where both are constant and equal.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -216,19 +216,21 @@ def ccc(sums: Int[np.ndarray, "K 11 11"]) -> Float64[np.ndarray, " K"]:
     2 cov(x, y) / (var x + var y + (mean x - mean y)^2); 0 where either is constant, and so for a
     single row.
     """
-    figures = []
-    for _, x, y, var_x, var_y, cov in map(_moments, sums):
-        figures.append(_divide(2 * cov, var_x + var_y + (x - y) ** 2))
-    return np.array(figures, np.float64)
+    return np.array([_ccc(*_moments(column)) for column in sums], np.float64)
+
+
+def _ccc(n: int, x: int, y: int, var_x: int, var_y: int, cov: int) -> float:
+    return _divide(2 * cov, var_x + var_y + (x - y) ** 2)
 
 
 def pearson(sums: Int[np.ndarray, "K 11 11"]) -> Float64[np.ndarray, " K"]:
     """Pearson's r of each column from `moment_sums`; 0 where either is constant."""
-    figures = []
-    for _, _, _, var_x, var_y, cov in map(_moments, sums):
-        # The square is the quotient of two integers, so that |r| cannot exceed 1.
-        figures.append(math.copysign(math.sqrt(_divide(cov * cov, var_x * var_y)), cov))
-    return np.array(figures, np.float64)
+    return np.array([_pearson(*_moments(column)) for column in sums], np.float64)
+
+
+def _pearson(n: int, x: int, y: int, var_x: int, var_y: int, cov: int) -> float:
+    # The square is the quotient of two integers, so that |r| cannot exceed 1.
+    return math.copysign(math.sqrt(_divide(cov * cov, var_x * var_y)), cov)
 
 
 def value_table(
@@ -237,10 +239,10 @@ def value_table(
     """One row per column: name, ccc, pearson, rmse, mean and std of labels and of predictions."""
     unit = 1 << BITS * DIGITS
     rows = []
-    for k, (name, concordance, r) in enumerate(zip(names, ccc(sums), pearson(sums), strict=True)):
-        n, x, y, var_x, var_y, cov = _moments(sums[k])
+    for name, moments in zip(names, map(_moments, sums), strict=True):
+        n, x, y, var_x, var_y, cov = moments
         square = _divide(var_x + var_y - 2 * cov + (x - y) ** 2, (n * unit) ** 2)
-        row = {"name": name, "ccc": float(concordance), "pearson": float(r)}
+        row = {"name": name, "ccc": _ccc(*moments), "pearson": _pearson(*moments)}
         row["rmse"] = math.sqrt(square)
         for what, total, spread in (("label", y, var_y), ("predicted", x, var_x)):
             row[f"{what}_mean"] = _divide(total, n * unit)
@@ -249,8 +251,8 @@ def value_table(
     return tuple(rows)
 
 
-def value_summary(sums: Int[np.ndarray, "K 11 11"]) -> dict[str, float]:
-    """Means over the columns: mean_ccc (the VA score of ABAW-6), mean_pearson (EMI's), rmse."""
-    table = value_table(sums, [""] * len(sums))
+def value_summary(table: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means over the rows of `value_table`: mean_ccc (the VA score of ABAW-6), mean_pearson
+    (EMI's), mean_rmse."""
     means = {key: float(np.mean([row[key] for row in table])) for key in ("ccc", "pearson", "rmse")}
     return {f"mean_{key}": mean for key, mean in means.items()}

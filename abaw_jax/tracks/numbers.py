@@ -69,11 +69,8 @@ def summarise(score_name: str) -> Callable[[np.ndarray, tuple[str, ...]], Summar
     """The figure of that name as the score, of `metrics.value_summary`."""
 
     def make(sums: np.ndarray, classes: tuple[str, ...]) -> Summary:
-        figures = metrics.value_summary(sums)
-        return Summary(
-            score=figures[score_name],
-            metrics=figures,
-            per_class=metrics.value_table(sums, classes),
-        )
+        table = metrics.value_table(sums, classes)
+        figures = metrics.value_summary(table)
+        return Summary(score=figures[score_name], metrics=figures, per_class=table)
 
     return make
