@@ -11,7 +11,7 @@ from tiny_training import tiny_train
 SCRIPT = pathlib.Path(__file__).with_name("two_process_training.py")
 
 
-def run_two(workdir, *arguments) -> list[subprocess.CompletedProcess]:
+def run_two(workdir, quick, *arguments) -> list[subprocess.CompletedProcess]:
     """Two processes of four devices each, to the end."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -19,7 +19,7 @@ def run_two(workdir, *arguments) -> list[subprocess.CompletedProcess]:
     environment = {
         **os.environ,
         "PYTHONPATH": str(SCRIPT.parents[2]),
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count=4 {quick}",
     }
     running = [
         subprocess.Popen(
@@ -44,8 +44,8 @@ def losses(workdir) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-def test_two_processes_train_as_one_and_one_goes_on_from_their_checkpoint(tmp_path):
-    for process in run_two(tmp_path / "two"):
+def test_two_processes_train_as_one_and_one_goes_on_from_their_checkpoint(tmp_path, quick):
+    for process in run_two(tmp_path / "two", quick):
         assert process.returncode == 0, process.stdout
     one = tiny_train(tmp_path / "one", mesh=(2, 2, 2))
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), atol=1e-6)
@@ -53,8 +53,8 @@ def test_two_processes_train_as_one_and_one_goes_on_from_their_checkpoint(tmp_pa
     assert (again.step, again.compiles) == (one.step, 0)
 
 
-def test_sigterm_to_one_process_stops_both_at_one_step(tmp_path):
-    processes = run_two(tmp_path, "3")
+def test_sigterm_to_one_process_stops_both_at_one_step(tmp_path, quick):
+    processes = run_two(tmp_path, quick, "3")
     for process in processes:
         assert process.returncode == 143, process.stdout
     steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
