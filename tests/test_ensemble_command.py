@@ -211,10 +211,11 @@ def test_bad_members_are_named(case, capsys):
     refused("is there twice", frames=np.where(arrays["frames"] == 9, 8, arrays["frames"]))
     # Another order of classes is mapped by name.
     video.write_bytes(good)
-    first, _ = record(capsys, *usual(case))
+    first, _ = record(capsys, *usual(case, "--method=stacking"))
     turned = {"values": arrays["values"][:, ::-1], "classes": EXPR.classes[::-1]}
     np.savez(video, **{**arrays, **turned})
-    assert record(capsys, *usual(case))[0]["scores"] == first["scores"]
+    second, _ = record(capsys, *usual(case, "--method=stacking"))
+    assert second["scores"] == first["scores"]
     save_prediction(case / "alien", "other", arrays["frames"], arrays["values"], EXPR.classes)
     status, _, err = call(capsys, *usual(case), f"--predictions=alien={case / 'alien'}")
     assert status == 2 and "member alien: shares no frame" in err
@@ -225,7 +226,7 @@ def test_outputs_are_never_a_mixture(case, capsys):
     status, _, err = call(capsys, *usual(case))
     assert status == 2 and "holds old.npz, of another run" in err
     (case / "out" / "predictions" / "old.npz").unlink()
-    assert call(capsys, *usual(case))[0] == 0
+    assert call(capsys, *usual(case, "--method=average"))[0] == 0
     again = (f"--predictions=self={case / 'out' / 'predictions'}",)
     status, _, err = call(capsys, *usual(case), *again)
     assert status == 2 and "is member self's own folder" in err
