@@ -72,7 +72,7 @@ def score_predictions(
     decode = decoder(track, thresholds)
     parts, filled = [], 0
     for video, (index, rows) in found.items():
-        parts.append(track.evaluate(decode(predictions[video].values[index]), rows))
+        parts.append(track.statistics(decode(predictions[video].values[index]), rows))
         if gaps is not None:
             filled += int((~np.isin(frames[video][index], known[video])).sum())
     return Scored(

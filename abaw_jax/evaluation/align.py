@@ -162,7 +162,8 @@ def labelled_rows(
     found, missing, last_rows = {}, {}, 0
     for video, numbers in wanted.items():
         rows, known = labels[video], frames[video]
-        index = np.searchsorted(known, numbers)
+        gapless = known[-1] - known[0] == len(known) - 1  # as most are
+        index = numbers - known[0] if gapless else np.searchsorted(known, numbers)
         lacks = numbers[known.take(index, mode="clip") != numbers]
         if len(lacks) and lacks[-1] == len(rows):
             index, numbers, lacks, last_rows = index[:-1], numbers[:-1], lacks[:-1], last_rows + 1

@@ -152,40 +152,40 @@ def binary_table(
     )
 
 
-DIGITS, BITS = 5, 12  # a number is taken as a multiple of 2**-60: five digits of 12 bits
+DIGITS, BITS = 4, 15  # a number is taken as a multiple of 2**-60: four digits of 15 bits
 _CHUNK = 1 << 11  # rows at a time: what is read twice stays in the cache; sums are below 2**53
 
 
 def moment_sums(
     predicted: Float[np.ndarray, "n K"], labels: Float[np.ndarray, "n K"]
-) -> Int64[np.ndarray, "K 11 11"]:
+) -> Int64[np.ndarray, "K 9 9"]:
     """Exact sums of K columns of numbers in [-1, 1], of their squares and products.
 
     Each number is rounded to a multiple of 2^-60, which leaves every float32 of 2^-37 and above as
     it is, and written in DIGITS digits of BITS bits. [k] sums over the rows, for all pairs, the
     products of (1, digits of the prediction, digits of the label): integers, which matrix products
     in float64 sum without rounding. So those of parts add up to those of the whole in any order,
-    for up to 2^39 rows, and `_moments` puts them together in integers of any size.
+    for up to 2^32 rows, and `_moments` puts them together in integers of any size.
     Raises ValueError for numbers beyond [-1, 1], NaN among them.
     """
     for name, values in (("predicted", predicted), ("labels", labels)):
         if values.size and not (values.min() >= -1 and values.max() <= 1):  # not for NaN
             raise ValueError(f"{name} hold numbers beyond -1 .. 1")
-    size = 1 + 2 * DIGITS
-    sums = np.zeros((labels.shape[1], size, size), np.int64)
-    table = np.ones((size, min(len(labels), _CHUNK)))
+    columns, size = labels.shape[1], 1 + 2 * DIGITS
+    sums = np.zeros((columns, size, size), np.int64)
+    table = np.ones((size, columns, min(len(labels), _CHUNK)))
     for start in range(0, len(labels), _CHUNK):
-        x, y = predicted[start : start + _CHUNK], labels[start : start + _CHUNK]
-        part = table[:, : len(y)]
-        for k, total in enumerate(sums):
-            _digits(x[:, k], part[1 : 1 + DIGITS])
-            _digits(y[:, k], part[1 + DIGITS :])
-            total += (part @ part.T).astype(np.int64)
+        x, y = predicted[start : start + _CHUNK].T, labels[start : start + _CHUNK].T
+        part = table[..., : y.shape[1]]
+        _digits(x, part[1 : 1 + DIGITS])
+        _digits(y, part[1 + DIGITS :])
+        part = part.swapaxes(0, 1)
+        sums += (part @ part.swapaxes(1, 2)).astype(np.int64)
     return sums
 
 
 def _digits(values: np.ndarray, out: np.ndarray) -> None:
-    """Numbers (n,) -> their digits float64 (DIGITS, n), lowest first; the highest has the sign."""
+    """Numbers (...) -> digits float64 (DIGITS, ...), lowest first; the highest has the sign."""
     whole = np.rint(values.astype(np.float64) * 2.0 ** (BITS * DIGITS)).astype(np.int64)
     for digit in out[:-1]:
         np.bitwise_and(whole, (1 << BITS) - 1, out=digit)
@@ -194,7 +194,7 @@ def _digits(values: np.ndarray, out: np.ndarray) -> None:
 
 
 def _moments(sums: np.ndarray) -> tuple[int, int, int, int, int, int]:
-    """n, n mean(x), n mean(y), n^2 var(x), n^2 var(y), n^2 cov(x, y) of one column (11, 11).
+    """n, n mean(x), n mean(y), n^2 var(x), n^2 var(y), n^2 cov(x, y) of one column (9, 9).
 
     x predicted, y labels. All exact: means in units of 2^-60, the rest in units of 2^-120.
     """
@@ -210,7 +210,7 @@ def _divide(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def ccc(sums: Int[np.ndarray, "K 11 11"]) -> Float64[np.ndarray, " K"]:
+def ccc(sums: Int[np.ndarray, "K 9 9"]) -> Float64[np.ndarray, " K"]:
     """Concordance of each column (Lin 1989) from `moment_sums`, with population statistics.
 
     2 cov(x, y) / (var x + var y + (mean x - mean y)^2); 0 where either is constant, and so for a
@@ -223,7 +223,7 @@ def _ccc(n: int, x: int, y: int, var_x: int, var_y: int, cov: int) -> float:
     return _divide(2 * cov, var_x + var_y + (x - y) ** 2)
 
 
-def pearson(sums: Int[np.ndarray, "K 11 11"]) -> Float64[np.ndarray, " K"]:
+def pearson(sums: Int[np.ndarray, "K 9 9"]) -> Float64[np.ndarray, " K"]:
     """Pearson's r of each column from `moment_sums`; 0 where either is constant."""
     return np.array([_pearson(*_moments(column)) for column in sums], np.float64)
 
@@ -233,9 +233,7 @@ def _pearson(n: int, x: int, y: int, var_x: int, var_y: int, cov: int) -> float:
     return math.copysign(math.sqrt(_divide(cov * cov, var_x * var_y)), cov)
 
 
-def value_table(
-    sums: Int[np.ndarray, "K 11 11"], names: Sequence[str]
-) -> tuple[dict[str, Any], ...]:
+def value_table(sums: Int[np.ndarray, "K 9 9"], names: Sequence[str]) -> tuple[dict[str, Any], ...]:
     """One row per column: name, ccc, pearson, rmse, mean and std of labels and of predictions."""
     unit = 1 << BITS * DIGITS
     rows = []

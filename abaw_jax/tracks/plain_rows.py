@@ -19,7 +19,8 @@ def parse_plain_rows(data: bytes, track: Track) -> np.ndarray | None:
 
     None as well for a file with a number that is no label of the track.
     """
-    data = data.replace(b"\r\n", b"\n")
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n")
     body = data.rstrip().partition(b"\n")[2]
     if not body or b"\r" in data:
         return None
@@ -37,9 +38,9 @@ def is_label(values: np.ndarray, track: Track, *, allow_invalid: bool = True) ->
     return good | (values == track.invalid) if allow_invalid else good
 
 
-def _separators(width: int) -> np.ndarray:
-    """What follows each number of a row."""
-    return np.frombuffer(b"," * (width - 1) + b"\n", np.uint8)
+def _separated(found: np.ndarray, width: int) -> bool:
+    """Whether these bytes are what follows each number of whole rows."""
+    return found.tobytes() == (b"," * (width - 1) + b"\n") * (found.size // width)
 
 
 def _parse_digits(body: bytes, width: int) -> np.ndarray | None:
@@ -48,12 +49,9 @@ def _parse_digits(body: bytes, width: int) -> np.ndarray | None:
         return None
     # '/' comes before '0', as -1 before 0: so every number is one byte.
     text = np.frombuffer(body.replace(b"-1", b"/"), np.uint8)
-    if len(text) % (2 * width):
+    if len(text) % 2 or not _separated(text[1::2], width):
         return None
-    pairs = text.reshape(-1, width, 2)
-    if (pairs[:, :, 1] != _separators(width)).any():
-        return None
-    return pairs[:, :, 0].astype(np.int32) - _ZERO
+    return text[::2].reshape(-1, width).astype(np.int32) - _ZERO
 
 
 def _parse_fractions(body: bytes, width: int) -> np.ndarray | None:
@@ -64,7 +62,7 @@ def _parse_fractions(body: bytes, width: int) -> np.ndarray | None:
     """
     text = np.frombuffer(body + b"0" * _LONGEST, np.uint8)
     ends = np.flatnonzero(text < _MINUS)  # separators; of what a number holds, nothing
-    if len(ends) % width or (text[ends].reshape(-1, width) != _separators(width)).any():
+    if not _separated(text[ends], width):
         return None
     starts = np.append(0, ends[:-1] + 1)
     negative = text[starts] == _MINUS
@@ -73,21 +71,19 @@ def _parse_fractions(body: bytes, width: int) -> np.ndarray | None:
     longest = int(lengths.max())
     if lengths.min() < 1 or longest > _LONGEST:
         return None
-    # All as long as the longest: what follows a number counts as zeros at its end.
+    # All as long as the longest: what follows a number counts as zeros at its end. A row a place.
     numbers = np.ndarray(len(body), f"V{longest}", text, strides=(1,))[starts]
-    digits = numbers.view(np.uint8).reshape(-1, longest) - np.uint8(_ZERO)
-    digits *= np.arange(longest, dtype=np.uint8) < lengths.astype(np.uint8)[:, None]
+    digits = np.ascontiguousarray(numbers.view(np.uint8).reshape(-1, longest).T) - np.uint8(_ZERO)
+    digits *= np.arange(longest, dtype=np.uint8)[:, None] < lengths.astype(np.uint8)
     if longest > 1:
-        point = digits[:, 1]
-        if (point[lengths > 1] != np.uint8(_POINT - _ZERO & 255)).any():
+        if ((digits[1] != np.uint8(_POINT - _ZERO & 255)) & (lengths > 1)).any():
             return None
-        point[:] = 0
+        digits[1] = 0
     if digits.max() > 9:
         return None
-    values = digits[:, 0].astype(np.float64)
-    for place in range(2, longest):
+    values = digits[0].astype(np.float64)
+    for place in digits[2:]:
         values *= 10
-        values += digits[:, place]
+        values += place
     values /= 10.0 ** max(longest - 2, 0)
-    np.negative(values, out=values, where=negative)
-    return values.reshape(-1, width)
+    return np.where(negative, -values, values).reshape(-1, width)
