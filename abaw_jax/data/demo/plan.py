@@ -109,7 +109,7 @@ def plan_corpus(size: str, seed: int, track: str = "expr") -> list[Recording]:
                     ending="avi" if number % 4 == 3 else "mp4",
                     rate=RATES[int(rng.choice(6, p=(0.4, 0.2, 0.15, 0.1, 0.1, 0.05)))],
                     frames=frames,
-                    sound=SOUNDS[{5: 1, 7: 2}.get(number % 16, 0)],
+                    sound=SOUNDS[{5: 1, 7: 2}.get(number % 8, 0)],
                     shown=tuple(shown),
                     tasks=("CE",) if compound else ("VA", "EXPR", "AU"),
                 )

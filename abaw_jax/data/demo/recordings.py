@@ -53,6 +53,7 @@ def write(job: tuple[str, int, Recording]) -> str:
     for video, film_of in zip(recording.shown, filmed, strict=True):
         rng = stream(seed, "annotation", video.name)
         heard = recording.sound == "voice"
+        # From the stream of the annotations: what is silent decides which rows are undecided.
         text = sound.transcribe(rng, film_of.story) if heard else ""
         layout.write_text(out / "transcripts" / f"{video.name}.txt", [text] if text else [])
         layout.write_annotations(out, rng, recording, video, film_of.story)
