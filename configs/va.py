@@ -58,9 +58,8 @@ def _paper(config: ConfigDict) -> None:
 
 
 def _demo(config: ConfigDict) -> None:
-    """Four sequence models in place of one; pre-training and each of them are the shorter for it."""
+    """Four sequence models in place of one; each is the shorter for it."""
     base.demo(config)
-    config.pretrain.epochs = 3.0
     config.sequence.update(
         modalities=("face", "sound", "words"), apart=True, epochs=12.0, evaluations=5
     )
