@@ -31,6 +31,7 @@ from torch_weights import (
     Bound,
     Draw,
     matrix,
+    save_cases,
 )
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
@@ -322,12 +323,7 @@ def main(folder):
         "transformer_batch_norm": batch_norm_case(),
         "transformer_sequence": sequence_case(),
     }
-    for name, (weights, inputs, found) in cases.items():
-        arrays = {f"weights/{n}": a for n, a in weights.kept.items()}
-        arrays |= {f"inputs/{n}": a for n, a in inputs.kept.items()}
-        np.savez_compressed(folder / f"{name}.npz", **arrays, **found)
-        size = (folder / f"{name}.npz").stat().st_size
-        print(f"{name}.npz: {len(arrays) + len(found)} arrays, {size / 1024:.0f} KB")
+    save_cases(folder, cases)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,11 @@ The files are as those of make_golden_models.py.
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from torch_weights import Bound, Draw
+from torch_weights import Bound, Draw, save_cases
 
 
 class PartsBound(Bound):
@@ -229,12 +228,7 @@ def main(folder):
         "parts_modalities": modalities_case(),
         **{f"parts_views_{method}": views_case(method) for method in METHODS},
     }
-    for name, (weights, inputs, found) in cases.items():
-        arrays = {f"weights/{n}": a for n, a in weights.kept.items()}
-        arrays |= {f"inputs/{n}": a for n, a in inputs.kept.items()}
-        np.savez_compressed(folder / f"{name}.npz", **arrays, **found)
-        size = (folder / f"{name}.npz").stat().st_size
-        print(f"{name}.npz: {len(arrays) + len(found)} arrays, {size / 1024:.0f} KB")
+    save_cases(folder, cases)
 
 
 if __name__ == "__main__":

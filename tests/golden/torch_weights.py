@@ -104,3 +104,13 @@ class Bound:
 
     def gradients(self):
         return {name: gradient() for name, gradient in self.back.items()}
+
+
+def save_cases(folder, cases):
+    """Write each case, name -> (weights, inputs, what PyTorch finds), to <folder>/<name>.npz."""
+    for name, (weights, inputs, found) in cases.items():
+        arrays = {f"weights/{n}": a for n, a in weights.kept.items()}
+        arrays |= {f"inputs/{n}": a for n, a in inputs.kept.items()}
+        np.savez_compressed(folder / f"{name}.npz", **arrays, **found)
+        size = (folder / f"{name}.npz").stat().st_size
+        print(f"{name}.npz: {len(arrays) + len(found)} arrays, {size / 1024:.0f} KB")
