@@ -36,7 +36,7 @@ from abaw_jax.evaluation.ensemble import evaluate_ensemble, label_rows
 from abaw_jax.evaluation.folds import make_folds
 from abaw_jax.evaluation.predictions import Prediction
 from abaw_jax.evaluation.stacking import is_choice
-from abaw_jax.evaluation.weights import combine, search_weights
+from abaw_jax.evaluation.weights import combine, decode, match, search_weights
 from abaw_jax.tracks import TRACKS
 
 VIDEOS = 70
@@ -95,7 +95,8 @@ def compare(track, args: argparse.Namespace) -> dict:
     values, rows = aligned.values[:, labelled.index], labelled.labels
 
     def score(weights: np.ndarray) -> float:
-        predicted = track.decode(combine(values, weights))
+        combined = combine(values, weights)
+        predicted = decode(combined, match(combined, rows, track), track)  # as the search judges
         return track.summary(track.statistics(predicted, rows)).score
 
     start = time.perf_counter()
