@@ -4,8 +4,7 @@ Coordinate ascent on the track's own score: first weights shared by all classes,
 class. Each step sets one member's share to one of a few values and scales the others. It runs on
 evenly spaced rows, as neighbouring frames say nearly the same; what it proposes is compared with
 the plain average and with each member alone on all rows, so that as it judges it never does worse
-than these.
-Nothing is drawn at random.
+than these. Nothing is drawn at random.
 
 Of numbers that the CCC judges the spread counts, and a sum of members that differ spreads less than
 they do: the search gives each sum the spread of the labels, about its own mean. (Their mean as

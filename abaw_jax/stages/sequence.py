@@ -88,8 +88,8 @@ def run(context: Context) -> dict:
 
     There may be several members (`members.py`), whose predictions are averaged, each counting as
     `_share` says. The features of all are those of one frame classifier, tuned on all training
-    frames. With 0 epochs there is no sequence model, and
-    the frame classifier's predictions are the final ones.
+    frames. With 0 epochs there is no sequence model, and the frame classifier's predictions are the
+    final ones.
     """
     config, folder, track = context.config, context.folder("sequence"), context.track
     if not config.sequence.epochs:
