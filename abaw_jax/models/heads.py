@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Float32
 
@@ -105,8 +106,8 @@ class LastFrameHead(nn.Module):
     Flatten, Linear(T D, hidden), BatchNorm, Linear(hidden, C), as in `masked_vit` (arXiv
     2403.13731), whose windows end at the frame that they predict. The first layer holds T: all
     windows have the length that the parameters were made with. Frames outside `mask` enter as
-    zeros; `counted` (by default `mask`) says at the last frame whether the window enters the
-    BatchNorm statistics.
+    zeros; `counted` (by default `mask`; R = T, or 1) says at the last frame whether the window
+    enters the BatchNorm statistics.
     """
 
     hidden: int
@@ -118,11 +119,11 @@ class LastFrameHead(nn.Module):
         self,
         x: Float[AnyArray, "B T D"],
         mask: Bool[AnyArray, "B T"],
-        counted: Bool[AnyArray, "B T"] | None = None,
+        counted: Bool[AnyArray, "B R"] | None = None,
         *,
         train: bool = False,
     ) -> Float32[jax.Array, "B C"]:
-        flat = jnp.where(mask[..., None], x, 0.0).reshape(len(x), -1)
+        flat = rearrange(jnp.where(mask[..., None], x, 0.0), "b t d -> b (t d)")
         h = Dense(self.hidden, dtype=self.dtype, name="fc1")(flat)
         rows = (mask if counted is None else counted)[:, -1]
         h = MaskedBatchNorm(self.dtype, name="norm")(h, rows, train=train)

@@ -7,25 +7,40 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Float32
 
-from abaw_jax.models.heads import SequenceHead
-from abaw_jax.models.layers import AnyArray, Dense, alibi, sincos_1d
+from abaw_jax.models.fusion import Pointwise
+from abaw_jax.models.heads import LastFrameHead, SequenceHead
+from abaw_jax.models.layers import AnyArray, Dense, RandomMask, alibi, sincos_1d
+from abaw_jax.models.tcn import TemporalConvNet
 from abaw_jax.models.transformer import TemporalEncoder
 
 POSITIONS = ("none", "sincos", "alibi", "directed")
+HEADS = ("frames", "last")
 
 
 class SequenceModel(nn.Module):
-    """1x1 projection, positions, temporal encoder, per-frame head.
+    """Features to `width` numbers a frame, positions, temporal encoder, head.
 
-    positions: "none" (attention sees frames as a set), "sincos" (added to the projection) or
-    "alibi" (a bias of attention towards near frames) or "directed" (the same, where each head sees
-    one side alone, so that before and after differ). `feature_dropout` acts on the features.
+    What stands before the encoder, in this order, each left out by the value in brackets:
+
+        mask_rate [0]         this share of frames (mask_unit "values": of numbers) is zeroed in
+                              training
+        feature_dropout [0]   dropout of the features
+        join [()]             dense layers of these widths, LeakyReLU(join_slope) between them
+        tcn [()]              causal convolutions of these widths, kernels of `tcn_kernel`
+        project [False]       one dense layer to `width`, which otherwise is what the last of join
+                              and tcn gives, or the features have
+        positions ["none"]    "sincos" (added) or "alibi" (a bias of attention towards near frames)
+                              or "directed" (the same, where each head sees one side alone, so that
+                              before and after differ); with "none" attention sees frames as a set
+
+    depth 0 leaves the encoder out.
 
     features (B, T, D), mask (False = padding), counted (which rows enter the head's BatchNorm
-    statistics; by default those of `mask`) -> logits (B, T, C).
+    statistics; by default those of `mask`) -> logits (B, R, C), R = T. With head "last" R = 1, in
+    `counted` too: each window's last frame.
 
     also: (name, outputs) of further heads on the same encoder; their logits follow in C, and
-    `counted` has a column for each head, (B, T, 1 + heads).
+    `counted` has a column for each head, (B, R, 1 + heads).
     """
 
     width: int
@@ -40,21 +55,28 @@ class SequenceModel(nn.Module):
     feature_dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
     also: tuple[tuple[str, int], ...] = ()
+    mask_rate: float = 0.0
+    mask_unit: str = "frames"
+    join: tuple[int, ...] = ()
+    join_slope: float = 0.1
+    tcn: tuple[int, ...] = ()
+    tcn_kernel: int = 5
+    project: bool = True
+    head: str = "frames"
 
     @nn.compact
     def __call__(
         self,
         features: Float[AnyArray, "B T D"],
         mask: Bool[AnyArray, "B T"],
-        counted: Bool[AnyArray, "B T *G"] | None = None,
+        counted: Bool[AnyArray, "B R *G"] | None = None,
         *,
         train: bool = False,
-    ) -> Float32[jax.Array, "B T C"]:
+    ) -> Float32[jax.Array, "B R C"]:
         if self.positions not in POSITIONS:
             raise ValueError(f"positions {self.positions!r}; expected one of {POSITIONS}")
         length, bias = features.shape[1], None
-        x = nn.Dropout(self.feature_dropout, deterministic=not train)(features)
-        x = Dense(self.width, dtype=self.dtype, name="project")(x)
+        x = self._prepare(features, train)
         if self.positions == "sincos":
             x = x + jnp.asarray(sincos_1d(np.arange(length), self.width), self.dtype)
         if self.positions in ("alibi", "directed"):
@@ -67,9 +89,37 @@ class SequenceModel(nn.Module):
         counted = mask if counted is None else counted
         logits = []
         for i, (name, outputs) in enumerate((("head", self.outputs), *self.also)):
-            head = SequenceHead(
-                self.head_width, outputs, self.dtype, name=f"head_{name}" if i else name
-            )
             rows = counted if counted.ndim == 2 else counted[..., i]
-            logits.append(head(x, rows, train=train))
+            logits.append(
+                self._predict(f"head_{name}" if i else name, outputs, x, mask, rows, train)
+            )
         return jnp.concatenate(logits, -1) if self.also else logits[0]
+
+    def _prepare(self, features, train):
+        """All that stands before the positions: (B, T, D) -> (B, T, width)."""
+        x = RandomMask(self.mask_rate, self.mask_unit)(features, train=train)
+        x = nn.Dropout(self.feature_dropout, deterministic=not train)(x)
+        if self.join:
+            x = Pointwise(self.join, self.join_slope, dtype=self.dtype, name="join")(x)
+        if self.tcn:
+            x = TemporalConvNet(self.tcn, self.tcn_kernel, self.dropout, self.dtype, name="tcn")(
+                x, train=train
+            )
+        if self.project:
+            return Dense(self.width, dtype=self.dtype, name="project")(x)
+        if x.shape[-1] != self.width:
+            raise ValueError(
+                f"{x.shape[-1]} numbers a frame where width is {self.width}; without a projection "
+                "the two are the same"
+            )
+        return x
+
+    def _predict(self, name, outputs, x, mask, counted, train):
+        """One head's logits (B, T or 1, C)."""
+        if self.head == "frames":
+            head = SequenceHead(self.head_width, outputs, self.dtype, name=name)
+            return head(x, counted, train=train)
+        if self.head == "last":
+            head = LastFrameHead(self.head_width, outputs, self.dtype, name=name)
+            return head(x, mask, counted, train=train)[:, None]
+        raise ValueError(f"head {self.head!r}; expected one of {HEADS}")

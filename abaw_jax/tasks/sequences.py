@@ -29,15 +29,17 @@ def make_sequences_task(
     loss: str | None = None,
     activation: str | None = None,
     also: Sequence[Goal] = (),
+    last: bool = False,
     **options: Any,
 ) -> Task:
     """A loss of the track on every valid frame (or clip) of every window of the global batch.
 
     model: (features (B, T, D), mask (B, T), counted (B, T), train) -> logits (B, T, C), as
-    SequenceModel. Batch: features float32 (B, T, D), mask bool (B, T) (False = padding), label
-    (B, T, W). Frames that are padding or unlabelled count for nothing, neither in the loss nor in
-    BatchNorm's statistics. loss, activation, options: as `make_loss`. predict gives
-    `probabilities` (B, T, C).
+    SequenceModel. With `last` it predicts each window's last frame: `counted` is (B, 1), logits
+    are (B, 1, C), and of the labels that frame's alone are read. Batch: features float32
+    (B, T, D), mask bool (B, T) (False = padding), label (B, T, W). Frames that are padding or
+    unlabelled count for nothing, neither in the loss nor in BatchNorm's statistics. loss,
+    activation, options: as `make_loss`. predict gives `probabilities` of the logits' shape.
 
     Of a track whose labels are of clips a window is a clip, every frame of which holds its label:
     the logits of its frames are averaged (`mean_over_frames`) before activation, losses and metrics
@@ -53,8 +55,14 @@ def make_sequences_task(
         variables = dict(model.init(key, batch["features"], batch["mask"]))
         return variables.pop("params"), variables
 
+    def judged(batch):
+        """The batch with labels and mask of the frames that are predicted."""
+        if not last:
+            return batch
+        return {**batch, "label": batch["label"][:, -1:], "mask": batch["mask"][:, -1:]}
+
     def compute(params, model_state, batch, rngs, train):
-        mask, labelled = batch["mask"], goal_labels(goals, batch)
+        mask, labelled = batch["mask"], goal_labels(goals, judged(batch))
         valid = [rows for _, rows in labelled]  # of frames: they enter BatchNorm
         variables = {"params": params, **model_state}
         inputs = (batch["features"], mask, jnp.stack(valid, -1) if also else valid[0])
@@ -72,7 +80,7 @@ def make_sequences_task(
                 own, labels, valid = mean_over_frames(own, mask), labels[:, 0], valid[:, 0]
             losses, weights = goal.loss(own, labels, valid)
             parts.append(goal_part(goal, losses, weights, own, labels, valid))
-        loss_sum, weight, metrics = add_parts(goals, parts, batch)
+        loss_sum, weight, metrics = add_parts(goals, parts, judged(batch))
         return loss_sum, Aux(weight, metrics, model_state)
 
     def predict(params, model_state, batch):
@@ -81,7 +89,7 @@ def make_sequences_task(
             logits = mean_over_frames(logits, batch["mask"])
         return activate_goals(goals, logits)
 
-    return Task(init, compute, predict, lambda batch: whole_batch(goals, batch))
+    return Task(init, compute, predict, lambda batch: whole_batch(goals, judged(batch)) | batch)
 
 
 def mean_over_frames(values: jax.Array, mask: jax.Array) -> jax.Array:

@@ -67,7 +67,11 @@ def make_schedule(
 
 
 def decay_mask(params: Any) -> Any:
-    """True for what weight decay acts on: no biases, norms, tokens, positions, 1-D parameters."""
+    """True for what weight decay acts on: no biases, norms, tokens, positions, 1-D parameters.
+
+    Of weight-normalised convolutions the kernel is decayed, whose length is not in the function, so
+    that decay only keeps its direction from freezing; the scale and slopes of PReLUs are not.
+    """
     return map_named(lambda path, leaf: leaf.ndim > 1 and not UNDECAYED.search(path), params)
 
 

@@ -17,13 +17,17 @@ BATCH = P(("data", "fsdp"))
 # Path of a parameter -> where its dimensions lie. `fsdp` splits the larger side of a kernel,
 # `tensor` heads and the hidden side of an MLP; what is small is repeated on every device.
 RULES = (
-    (r"(.*/)?(bias|scale|cls_token|mask_token)", P()),
+    (r"(.*/)?(bias|scale|negative_slope|cls_token|mask_token)", P()),
     (r"(.*/)?attn/qkv/kernel", P("fsdp", None, "tensor", None)),
     (r"(.*/)?attn/proj/kernel", P("tensor", None, "fsdp")),
     (r"(.*/)?mlp/fc1/kernel", P("fsdp", "tensor")),
     (r"(.*/)?mlp/fc2/kernel", P("tensor", "fsdp")),
     (r"(.*/)?(patch_embed|decoder_pred)/kernel", P(None, "fsdp")),
-    (r"(.*/)?(decoder_embed|project|head(_[a-z]+)?(/fc[12])?)/kernel", P("fsdp", None)),
+    (r"(.*/)?tcn/layers_\d+/conv[12]/kernel", P(None, "fsdp", None)),
+    (
+        r"(.*/)?(decoder_embed|join/fc\d+|residual|project|head(_[a-z]+)?(/fc[12])?)/kernel",
+        P("fsdp", None),
+    ),
 )
 
 

@@ -32,6 +32,7 @@ from torch_weights import (
     Draw,
     matrix,
     save_cases,
+    temporal,
 )
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
@@ -222,14 +223,6 @@ def classifier_case():
     found = {"tokens": tokens, "features": features, "logits": logits, "loss": loss}
     found = {name: value.detach().numpy() for name, value in found.items()}
     return draw, given, found | {f"gradients/{n}": g for n, g in bound.gradients().items()}
-
-
-def temporal(bound, name, width, heads, hidden, depth, activation):
-    layer = nn.TransformerEncoderLayer(width, heads, hidden, 0.0, activation, batch_first=True)
-    encoder = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
-    for i, one in enumerate(encoder.layers):
-        bound.layer(f"{name}layers_{i}", one)
-    return encoder
 
 
 LENGTHS = (7, 4, 1)

@@ -1,4 +1,5 @@
-"""Write the golden files of the published systems' parts: what PyTorch computes of them.
+"""Write the golden files of the published systems' parts, and of three systems' whole models with
+their losses: what PyTorch computes of them.
 
     python tests/golden/make_golden_parts.py [FOLDER]
 
@@ -10,11 +11,12 @@ The files are as those of make_golden_models.py.
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from torch_weights import Bound, Draw, save_cases
+from torch_weights import Bound, Draw, save_cases, temporal
 
 
 class PartsBound(Bound):
@@ -78,28 +80,34 @@ class Block(nn.Module):
 
 def tcn_case():
     draw, given = Draw(21), Draw(22)
-    for n, (width_in, width_out) in enumerate(TCN):
-        for i, width in ((1, width_in), (2, width_out)):
-            draw(f"layers_{n}/conv{i}/kernel", (5, width, width_out))
-            draw(f"layers_{n}/conv{i}/scale", (width_out,), 0.1, 0.8)
-            draw(f"layers_{n}/conv{i}/bias", (width_out,), 0.1)
-            draw(f"layers_{n}/prelu{i}/negative_slope", (), 0.05, 0.25)
-        if width_in != width_out:
-            draw.dense(f"layers_{n}/residual", (width_in,), (width_out,))
-        draw(f"layers_{n}/prelu/negative_slope", (), 0.05, 0.25)
+    draw_tcn(draw, "", TCN)
     x = given("features", (2, 16, 8), 0.4).requires_grad_()
     probe = given("probe", (2, 16, 5), 0.4)
     bound = PartsBound(draw)
-    net = nn.Sequential(
-        *(Block(bound, f"layers_{n}", *widths, 2**n) for n, widths in enumerate(TCN))
-    )
-    out = net(x.mT).mT
+    out = make_tcn(bound, "", TCN)(x.mT).mT
     (out * probe).sum().backward()
     return draw, given, results(bound, output=out, input_gradient=x.grad)
 
 
 LENGTHS = (7, 4, 1)
 GRU_WIDTH = 5
+
+
+def draw_tcn(draw, name, widths):
+    for n, (width_in, width_out) in enumerate(widths):
+        for i, width in ((1, width_in), (2, width_out)):
+            draw(f"{name}layers_{n}/conv{i}/kernel", (5, width, width_out))
+            draw(f"{name}layers_{n}/conv{i}/scale", (width_out,), 0.1, 0.8)
+            draw(f"{name}layers_{n}/conv{i}/bias", (width_out,), 0.1)
+            draw(f"{name}layers_{n}/prelu{i}/negative_slope", (), 0.05, 0.25)
+        if width_in != width_out:
+            draw.dense(f"{name}layers_{n}/residual", (width_in,), (width_out,))
+        draw(f"{name}layers_{n}/prelu/negative_slope", (), 0.05, 0.25)
+
+
+def make_tcn(bound, name, widths):
+    blocks = (Block(bound, f"{name}layers_{n}", *of, 2**n) for n, of in enumerate(widths))
+    return nn.Sequential(*blocks)
 
 
 def gru_case():
@@ -220,13 +228,115 @@ def views_case(method):
 METHODS = ("attention", "attention_local", "mean", "concatenation")
 
 
+def draw_transformer(draw, width, heads, mlp_width, rows, head_width, outputs):
+    """Two layers of the encoder, and the head on `rows` numbers."""
+    for i in range(2):
+        draw.block(f"encoder/layers_{i}", width, heads, mlp_width)
+    draw.dense("head/fc1", (rows,), (head_width,))
+    draw.norm("head/norm", head_width)
+    draw.dense("head/fc2", (head_width,), (outputs,))
+
+
+def make_head(bound, rows, head_width, outputs):
+    """Linear, BatchNorm1d, Linear over the rows that count."""
+    norm = nn.BatchNorm1d(head_width)
+    bound.norm("head/norm", norm)
+    first = bound.dense("head/fc1", rows, head_width)
+    return nn.Sequential(first, norm, bound.dense("head/fc2", head_width, outputs))
+
+
+def concordance(x, y):
+    gap = (x.mean(0) - y.mean(0)) ** 2
+    covariance = ((x - x.mean(0)) * (y - y.mean(0))).mean(0)
+    return 2 * covariance / (x.var(0, correction=0) + y.var(0, correction=0) + gap)
+
+
+def system(bound, head, logits, loss):
+    loss.backward()
+    norm = head[1]
+    return results(bound, logits=logits, loss=loss, mean=norm.running_mean, var=norm.running_var)
+
+
+CTYUN_TCN = ((8, 8), (8, 6), (6, 4))
+
+
+def ctyun_case():
+    """TCN, 1x1 convolution, encoder without positions, head a frame; VA: the sum of 1 - CCC."""
+    draw, given = Draw(31), Draw(32)
+    draw_tcn(draw, "tcn/", CTYUN_TCN)
+    draw.dense("project", (4,), (12,))
+    draw_transformer(draw, 12, 2, 10, 12, 8, 2)
+    x, labels = given("features", (3, 12, 8), 0.4), given("labels", (3, 12, 2), 0.3)
+    mask = torch.arange(12)[None] < torch.tensor([[12], [7], [10]])
+    valid = mask & (torch.arange(12) != 4)  # every window's fifth frame has no label
+    given.kept |= {"mask": mask.numpy(), "valid": valid.numpy()}
+    bound, project = PartsBound(draw), nn.Conv1d(4, 12, 1)
+    bound.linear("project", project.weight, project.bias)
+    tcn, head = make_tcn(bound, "tcn/", CTYUN_TCN), make_head(bound, 12, 8, 2)
+    encoder = temporal(bound, "encoder/", 12, 2, 10, 2, "relu")
+    h = encoder(project(tcn(x.mT)).mT, src_key_padding_mask=~mask)
+    logits = head(h[valid])
+    return draw, given, system(bound, head, logits, (1 - concordance(logits, labels[valid])).sum())
+
+
+def fuxi_case():
+    """Two modalities, 1x1 convolutions, encoder without positions, head a frame; EXPR: weighted
+    cross-entropy."""
+    draw, given = Draw(33), Draw(34)
+    draw.dense("join/fc1", (10,), (9,))
+    draw.dense("join/fc2", (9,), (8,))
+    draw_transformer(draw, 8, 4, 8, 8, 6, 8)
+    face, sound = given("face", (3, 9, 6), 0.4), given("sound", (3, 9, 4), 0.4)
+    mask = torch.arange(9)[None] < torch.tensor([[9], [4], [7]])
+    labels = torch.from_numpy(given.rng.integers(0, 8, (3, 9)))
+    valid = mask & (torch.arange(9) != 2)
+    given.kept |= {"mask": mask.numpy(), "valid": valid.numpy()}
+    given.kept["labels"] = labels.numpy().astype(np.int32)
+    bound, layers = PartsBound(draw), [nn.Conv1d(10, 9, 1), nn.Conv1d(9, 8, 1)]
+    for i, layer in enumerate(layers):
+        bound.linear(f"join/fc{i + 1}", layer.weight, layer.bias)
+    join = nn.Sequential(layers[0], nn.LeakyReLU(0.1), layers[1])
+    head, encoder = make_head(bound, 8, 6, 8), temporal(bound, "encoder/", 8, 4, 8, 2, "relu")
+    h = encoder(join(torch.cat([face, sound], -1).mT).mT, src_key_padding_mask=~mask)
+    logits = head(h[valid])
+    weights = torch.tensor([1, 10.40, 16.23, 19.61, 1.856, 2.225, 5.611, 1.059])
+    return (
+        draw,
+        given,
+        system(bound, head, logits, nn.CrossEntropyLoss(weights)(logits, labels[valid])),
+    )
+
+
+def masked_vit_case():
+    """Sin-cos positions, encoder, all frames into one head; AU: focal loss with class weights. The
+    last window's last frame has no label."""
+    draw, given = Draw(35), Draw(36)
+    draw_transformer(draw, 8, 4, 12, 6 * 8, 7, 12)
+    x = given("features", (4, 6, 8), 0.4)
+    labels = torch.from_numpy(given.rng.integers(0, 2, (4, 6, 12)))
+    given.kept["labels"] = labels.numpy().astype(np.int32)
+    bound = PartsBound(draw)
+    head, encoder = make_head(bound, 48, 7, 12), temporal(bound, "encoder/", 8, 4, 12, 2, "relu")
+    angles = torch.arange(6.0)[:, None] * 10000 ** (-torch.arange(4.0) / 4)
+    h = encoder(x + torch.cat([angles.sin(), angles.cos()], 1))
+    logits, targets = head(h.flatten(1)[:3]), labels[:3, -1].float()
+    entropy = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    weights = torch.linspace(0.5, 1.0, 12) * torch.where(targets == 1, 0.25, 0.75)
+    loss = (weights * (1 - torch.exp(-entropy)) ** 2 * entropy).mean()
+    return draw, given, system(bound, head, logits, loss)
+
+
 def main(folder):
+    torch.backends.mha.set_fastpath_enabled(False)
     cases = {
         "parts_tcn": tcn_case(),
         "parts_gru": gru_case(),
         "parts_last_frame": last_frame_case(),
         "parts_modalities": modalities_case(),
         **{f"parts_views_{method}": views_case(method) for method in METHODS},
+        "system_ctyun": ctyun_case(),
+        "system_fuxi": fuxi_case(),
+        "system_masked_vit": masked_vit_case(),
     }
     save_cases(folder, cases)
 

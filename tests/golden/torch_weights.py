@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import nn
 
 IMAGE, PATCH, GRID = 16, 4, 4
 PIXELS = 3 * PATCH**2
@@ -104,6 +105,14 @@ class Bound:
 
     def gradients(self):
         return {name: gradient() for name, gradient in self.back.items()}
+
+
+def temporal(bound, name, width, heads, hidden, depth, activation):
+    layer = nn.TransformerEncoderLayer(width, heads, hidden, 0.0, activation, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
+    for i, one in enumerate(encoder.layers):
+        bound.layer(f"{name}layers_{i}", one)
+    return encoder
 
 
 def save_cases(folder, cases):

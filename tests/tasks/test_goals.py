@@ -180,6 +180,32 @@ def test_sequences_count_each_tracks_rows_in_its_loss_and_its_statistics():
     np.testing.assert_allclose(found["probabilities_expr"].sum(-1), 1, rtol=1e-5)
 
 
+def test_of_a_last_frame_its_own_labels_count_alone():
+    model = SEQUENCE.clone(head="last")
+    task = make_sequences_task(model, VA, also=goals(), last=True, **OPTIONS["va"])
+    batch = window_batch()
+    params, state = jax.eval_shape(task.init, jax.random.key(0), batch)
+    params, state = loud(params), jax.tree.map(lambda s: np.ones(s.shape, s.dtype), state)
+
+    @jax.jit
+    def compute(batch):
+        whole = task.whole(batch)
+        return task.loss(params, state, whole, RNGS, True), whole["factors"]
+
+    label = batch["label"].copy()
+    label[:, :-1] = invalid_labels(TRACKS)
+    found = compute(batch)
+    jax.tree.map(np.testing.assert_array_equal, found, compute(batch | {"label": label}))
+    last = split_labels(batch["label"][:, -1], TRACKS)
+    counts = [np.sum(t.valid(rows) & batch["mask"][:, -1]) for t, rows in zip(TRACKS, last, strict=True)]
+    factors = [WEIGHTS[t.key] * 4 / max(n, 1) * (n > 0) for t, n in zip(TRACKS, counts, strict=True)]
+    np.testing.assert_allclose(found[1][0][:2], factors[:2], rtol=1e-6)  # EXPR's have weights
+    shapes = jax.eval_shape(task.predict, params, state, batch)
+    assert {name: value.shape for name, value in shapes.items()} == {
+        "probabilities": (4, 1, 2), "probabilities_au": (4, 1, 12), "probabilities_expr": (4, 1, 8),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("absent", [{"expr"}, {"va", "au"}, {"va", "au", "expr"}])
 def test_a_track_without_a_row_gives_no_gradient_and_no_nan(absent):
     labels = draw_labels((16,))

@@ -5,6 +5,7 @@ import pytest
 
 from abaw_jax.errors import InputError
 from abaw_jax.models.heads import FrameClassifier
+from abaw_jax.models.tcn import TemporalConvNet
 from abaw_jax.models.vit import ViT
 from abaw_jax.training.optim import (
     decay_mask,
@@ -14,6 +15,15 @@ from abaw_jax.training.optim import (
     make_schedule,
 )
 from abaw_jax.training.state import named_leaves
+
+
+def test_decay_of_convolutions_is_of_their_kernels_alone():
+    model, x = TemporalConvNet((4, 3)), jnp.zeros((1, 6, 4))
+    mask = named_leaves(decay_mask(jax.eval_shape(model.init, jax.random.key(0), x)["params"]))
+    assert {path for path, decayed in mask.items() if decayed} == {
+        path for path in mask if path.endswith("kernel")
+    }
+    assert {path.split("/")[-1] for path in mask} == {"kernel", "scale", "bias", "negative_slope"}
 
 
 def vit_params():

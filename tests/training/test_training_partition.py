@@ -31,10 +31,17 @@ def model_params() -> dict:
     sequence = SequenceModel(
         width=512, depth=8, heads=4, mlp_width=512, head_width=256, outputs=8, positions="sincos"
     )
+    convolutions = sequence.clone(tcn=(768, 256, 128), depth=1)
+    joined = sequence.clone(join=(256, 128), width=128, project=False, depth=1)
+    last = sequence.clone(width=768, heads=8, project=False, head="last", depth=1)
+    mask = jnp.ones((1, 100), bool)
     calls = {
         "mae": (MAE(vit), images, jnp.zeros((1, 196))),
         "frames": (FrameClassifier(vit, 8), images),
-        "sequence": (sequence, features, jnp.ones((1, 100), bool)),
+        "sequence": (sequence, features, mask),
+        "sequence with convolutions": (convolutions, features, mask),
+        "sequence of joined features": (joined, features, mask),
+        "sequence of a last frame": (last, features, mask),
     }
     return {
         name: jax.eval_shape(model.init, jax.random.key(0), *arguments)["params"]
@@ -51,7 +58,7 @@ def sharding_table() -> dict:
         table[name] = {
             path: [list(leaf.shape), [axis for axis in specs[path]]]
             for path, leaf in named_leaves(params).items()
-            if not re.search(r"(blocks|layers)_[1-9]", path)
+            if not re.search(r"(blocks|encoder/layers)_[1-9]", path)
         }
     return table
 

@@ -1,0 +1,112 @@
+"""The sequence models of three systems equal PyTorch's in outputs, losses and every gradient.
+
+The golden files are written by tests/golden/make_golden_parts.py.
+"""
+
+import jax
+import numpy as np
+from test_model_parity import Golden, same_tree
+
+from abaw_jax.models.sequence import SequenceModel
+from abaw_jax.tasks.sequences import make_sequences_task
+from abaw_jax.tracks import AU, EXPR, VA
+
+
+def check_system(golden, task, model, batch, counted, *, loss_scale=1.0):
+    """The task's loss on the golden weights, its gradients, the model's logits of the rows that
+    count, and BatchNorm's statistics are those of the file. Returns a function of a batch to the
+    loss and all these, compiled.
+
+    counted: which of the predicted rows have a label. loss_scale: the file's loss over the task's.
+    """
+    params, state = jax.eval_shape(task.init, jax.random.key(0), batch)
+    same_tree(golden.params, {"params": params})
+    state = jax.tree_util.tree_map_with_path(
+        lambda path, s: np.full(s.shape, path[-1].key == "var", np.float32), state
+    )
+
+    @jax.jit
+    def compute(params, batch):
+        def mean(params):
+            total, aux = task.loss(params, state, batch, {}, True)
+            return loss_scale * total / aux.weight, aux.model_state
+
+        variables = {"params": params, **state}
+        rows = counted if model.head == "frames" else counted[:, -1:]
+        inputs = batch["features"], batch["mask"], rows
+        logits, _ = model.apply(variables, *inputs, train=True, mutable=["batch_stats"])
+        return jax.value_and_grad(mean, has_aux=True)(params), logits[rows]
+
+    ((loss, state_after), gradients), logits = compute(golden.params, batch)
+    np.testing.assert_allclose(logits, golden["logits"], rtol=1e-5, atol=5e-6)
+    np.testing.assert_allclose(loss, golden["loss"], rtol=1e-5)
+    norm = state_after["batch_stats"]["head"]["norm"]
+    np.testing.assert_allclose(norm["mean"], golden["mean"], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(norm["var"], golden["var"], rtol=1e-5)
+    # BatchNorm takes a constant away again: the gradients of the biases before it are zero, and
+    # what both sides hold there is rounding.
+    before_norm = [gradients["head"]["fc1"].pop("bias")]
+    before_norm.append(gradients["encoder"]["layers_1"]["norm2"].pop("bias"))
+    for name in ("head/fc1/bias", "encoder/layers_1/norm2/bias"):
+        before_norm.append(golden.arrays.pop(f"gradients/{name}"))
+    largest = np.abs(golden["gradients/head/fc1/kernel"]).max()
+    assert max(np.abs(gradient).max() for gradient in before_norm) < 1e-5 * largest
+    golden.check_gradients(gradients)
+    return lambda batch: compute(golden.params, batch)
+
+
+def marked(labels, valid, invalid):
+    """Labels with the mark of those that are none."""
+    return np.where(valid[..., None], labels, np.asarray(invalid, labels.dtype))
+
+
+def test_ctyun():
+    golden = Golden("system_ctyun")
+    model = SequenceModel(12, 2, 2, mlp_width=10, head_width=8, outputs=2, tcn=(8, 6, 4))
+    valid = golden.given("valid")
+    batch = {
+        "features": golden.given("features"),
+        "mask": golden.given("mask"),
+        "label": marked(golden.given("labels"), valid, VA.invalid),
+    }
+    task = make_sequences_task(model, VA, loss="ccc", activation="linear")
+    check_system(golden, task, model, batch, valid, loss_scale=2.0)  # the sum of two, not the mean
+
+
+def test_fuxi():
+    golden = Golden("system_fuxi")
+    model = SequenceModel(8, 2, 4, mlp_width=8, head_width=6, outputs=8, join=(9, 8), project=False)
+    valid = golden.given("valid")
+    batch = {
+        "features": np.concatenate([golden.given("face"), golden.given("sound")], -1),
+        "mask": golden.given("mask"),
+        "label": marked(golden.given("labels")[..., None], valid, EXPR.invalid),
+    }
+    weights = (1, 10.40, 16.23, 19.61, 1.856, 2.225, 5.611, 1.059)
+    task = make_sequences_task(model, EXPR, loss="cross_entropy", class_weights=weights)
+    check_system(golden, task, model, batch, valid)
+
+
+def test_masked_vit():
+    golden = Golden("system_masked_vit")
+    model = SequenceModel(
+        8, 2, 4, mlp_width=12, head_width=7, outputs=12, positions="sincos", project=False,
+        head="last",
+    )  # fmt: skip
+    labels = golden.given("labels")
+    valid = np.ones(labels.shape[:2], bool)
+    valid[3, -1] = False
+    batch = {
+        "features": golden.given("features"),
+        "mask": np.ones_like(valid),
+        "label": marked(labels, valid, AU.invalid),
+    }
+    task = make_sequences_task(
+        model, AU, loss="focal", last=True, alpha=0.25, gamma=2.0,
+        class_weights=tuple(np.linspace(0.5, 1.0, 12)),
+    )  # fmt: skip
+    compute = check_system(golden, task, model, batch, valid)
+    # Of the frames before the last, labels are not read.
+    label = batch["label"].copy()
+    label[:, :-1] = AU.invalid
+    jax.tree.map(np.testing.assert_array_equal, compute(batch), compute(batch | {"label": label}))
