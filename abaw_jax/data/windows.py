@@ -114,6 +114,13 @@ def make_windows(
     return Windows(tuple(videos), rows, labels, video, start, length, causal, invalid)
 
 
+def thin_windows(windows: Windows, stride: int) -> Windows:
+    """Of causal windows those that end at every stride-th row, counted back from a video's last."""
+    ends = windows.start + windows.length
+    kept = (np.diff(windows.rows)[windows.video] - ends) % stride == 0
+    return dataclasses.replace(windows, video=windows.video[kept], start=windows.start[kept])
+
+
 def make_clip_windows(
     videos: Sequence[str],
     rows: np.ndarray,

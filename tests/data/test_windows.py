@@ -124,6 +124,14 @@ def test_a_short_video_is_padded_with_zeros(reader):
     assert not window["features"][3:].any() and (window["label"][3:] == -1).all()
 
 
+def test_thinned_windows_are_those_of_the_stride():
+    every, some = cut(length=5, stride=1, causal=True), cut(length=5, stride=3, causal=True)
+    thinned = windows.thin_windows(every, 3)
+    np.testing.assert_array_equal(thinned.video, some.video)
+    np.testing.assert_array_equal(thinned.start, some.start)
+    assert len(some) < len(every) == len(windows.thin_windows(every, 1))
+
+
 def test_causal_windows_end_at_every_row_and_repeat_the_first(reader):
     cuts = cut(length=5, stride=1, causal=True)
     assert len(cuts) == ROWS[-1]
