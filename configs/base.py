@@ -72,6 +72,7 @@ def optimizer(lr: float, **changes) -> ConfigDict:
         name="adamw",
         lr=lr,
         schedule="cosine",
+        period_epochs=0.0,  # the cosine starts anew after these; 0: it falls once
         warmup_epochs=1.0,
         warmup_lr=0.0,
         final_lr=0.0,
@@ -170,7 +171,7 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
     config.sequence = ConfigDict(dict(
         modalities=("face",),  # of face, sound, words and the names in `extract.stores`
         length=64,
-        stride=32,
+        stride=32,  # with the head "last" of training windows alone: every frame is predicted
         shift=32,  # a training window starts up to this many frames off its place
         epochs=30.0,  # 0: no sequence model, the final predictions are those of frames
         batch_size=16,
@@ -183,8 +184,17 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         head_width=64,
         dropout=0.2,
         activation="relu",
-        positions="alibi",  # none, sincos, alibi or directed
+        # What stands before the encoder, in this order; see `models/sequence.py`.
+        mask_rate=0.0,  # share of frames, or of single values, that are zeroed in training
+        mask_unit="frames",  # or values
         feature_dropout=0.1,
+        join=(),  # widths of dense layers over all modalities' features; empty: none
+        join_slope=0.1,  # of the LeakyReLU between them
+        tcn=(),  # widths of causal convolutions over time; empty: none
+        tcn_kernel=5,
+        project=True,  # to `width`; False: what comes is as wide already
+        positions="alibi",  # none, sincos, alibi or directed
+        head="frames",  # every frame of a window is predicted; or last: the one at which it ends
         also=ConfigDict(),  # see above
         loss="",  # as the next three: see above
         loss_options=ConfigDict(),
@@ -192,6 +202,7 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         class_weights="none",
         ema_decay=0.0,
         evaluations=10,
+        patience=0,  # evaluations in a row without a gain after which training stops; 0: none
         folds=0,  # more models, each trained without a fold of the training recordings; 0 or from 2
         scenes=0,  # more models, each trained on one cluster of backgrounds; 0 or from 2
         scene_file="",  # csv video,scene[,probability] of all videos, in place of clusters

@@ -56,7 +56,7 @@ def make_task(config: dict[str, Any], source: object) -> tuple[Task, dict[str, A
                 f"{source}: track {key!r} with classes {classes}; this version has no such"
             )
     try:
-        task = MAKERS[kind](ml_collections.ConfigDict(config), TRACKS[track])
+        task = MAKERS[kind](ml_collections.FrozenConfigDict(config), TRACKS[track])
         params, state = jax.eval_shape(task.init, jax.random.key(0), example_inputs(config, 1))
     except Exception as error:  # absent keys and impossible values have no one type
         reason = " ".join(str(error).split())[:200]

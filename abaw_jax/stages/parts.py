@@ -33,6 +33,10 @@ NORMALISATIONS = {
     "image": lambda section: normalise_by_image,
 }
 
+# Of the section `sequence`; models that were exported before there were these do without.
+SEQUENCE_OPTIONS = (
+    "mask_rate", "mask_unit", "join", "join_slope", "tcn", "tcn_kernel", "project", "head",
+)  # fmt: skip
 Weights = Mapping[str, tuple[float, ...]]  # option of a loss -> a number for each class
 Rule = str | Sequence[float]
 
@@ -161,10 +165,12 @@ def make_sequence_task(
         positions=section.positions,
         feature_dropout=section.feature_dropout,
         also=tuple((other.key, other.outputs) for other in further),
+        **{key: section[key] for key in SEQUENCE_OPTIONS if key in section},
     )
     return make_sequences_task(
         model,
         track,
+        last=model.head == "last",
         also=make_further_goals(section, further, weights),
         **make_loss_arguments(section, (weights or {}).get(track.key)),
     )
@@ -302,6 +308,8 @@ def make_schedule_optimizer(section: Any, examples: int) -> Optimizer:
     """
     options = section.optimizer.to_dict()
     steps, epoch = count_steps(section, examples)
+    period = options.pop("period_epochs")
+    options["period_steps"] = max(round(period * epoch), 1) if period else None
     warmup = min(round(options.pop("warmup_epochs") * epoch), steps)
     options["clip_norm"] = options["clip_norm"] or None
     options["layer_decay"] = None if options["layer_decay"] == 1.0 else options["layer_decay"]

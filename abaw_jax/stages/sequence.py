@@ -1,8 +1,9 @@
 """Stage `sequence`: windows of features -> a sequence model; makes sequence/model.
 
 Also sequence/predictions/<split>, a file a video with a row for every annotation row: what the
-overlapping windows say of a frame is averaged. Where labels are of clips, a window is a clip, and
-its file has one row. With folds or scenes, sequence/predictions is the mean of the members, whose
+overlapping windows say of a frame is averaged; with the head "last" each window ends at the frame
+that it predicts, and every frame has one. Where labels are of clips, a window is a clip, and its
+file has one row. With folds or scenes, sequence/predictions is the mean of the members, whose
 own lie in sequence/members/<member>/<split>; sequence/fold1/model, sequence/scene1/model and so on
 are the models besides, members.json what each learnt from, scenes.csv where each video belongs.
 Members of single modalities are no part of that mean.
@@ -30,6 +31,7 @@ from abaw_jax.data.windows import (
     make_feature_reader,
     make_windows,
     merge_windows,
+    thin_windows,
     window_batches,
     window_epoch,
 )
@@ -78,6 +80,8 @@ def split_windows(context: Context, split: str, only: str | None = None):
     options = {"length": section.length, "invalid": track.invalid}
     if track.per_clip:
         windows = make_clip_windows(*rows, **options)
+    elif section.head == "last":  # every row is predicted; `train_member` takes every stride-th
+        windows = make_windows(*rows, stride=1, causal=True, **options)
     else:
         windows = make_windows(*rows, stride=section.stride, **options)
     return windows, make_feature_reader(index.videos, open_stores(context, split, only))
@@ -203,6 +207,8 @@ def train_member(
     """Train on these windows in this folder, and keep what `evaluate` finds best."""
     config, track = context.config, context.track
     section = config.sequence
+    if windows.causal:
+        windows = thin_windows(windows, section.stride)
     steps, epoch = count_steps(section, len(windows))
     return train(
         task,
@@ -226,6 +232,7 @@ def train_member(
         evaluate=evaluate,
         eval_every=math.ceil(steps / section.evaluations),
         best=track.score_name,
+        patience=section.patience or None,
         ema_decay=section.ema_decay or None,
         label=label,
         unit="windows",
@@ -296,6 +303,8 @@ def make_windows_predict(context: Context, task: Task) -> Callable[..., dict[str
         rows[seen] = 1 if windows.whole else np.diff(windows.rows)[seen]
         if windows.whole:  # a clip is a video of one row
             values, mask = values[:, None], mask.any(1, keepdims=True)
+        if windows.causal:  # a window's last row is what it predicts
+            start, mask = start + windows.length - 1, mask[:, -1:]
         merged = merge_windows(values, video, start, mask, rows)
         return {windows.videos[v]: merged[v] for v in seen}
 

@@ -1,4 +1,4 @@
-"""The two kinds of models that are exported, as small as they come."""
+"""The kinds of models that are exported, as small as they come."""
 
 import jax
 import numpy as np
@@ -33,7 +33,11 @@ SEQUENCE = {
         "label_smoothing": 0.0,
     },
 }  # fmt: skip
-CONFIGS = {"frames": FRAMES, "sequence": SEQUENCE}
+LAST = SEQUENCE | {
+    "sequence": SEQUENCE["sequence"]
+    | {"head": "last", "join": [16, 8], "tcn": [8, 16], "project": False, "positions": "none"}
+}
+CONFIGS = {"frames": FRAMES, "sequence": SEQUENCE, "last": LAST}
 
 
 def small_model(name):
