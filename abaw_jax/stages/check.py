@@ -12,8 +12,9 @@ from abaw_jax.evaluation.ensemble import METHODS
 from abaw_jax.evaluation.scenes import read_scenes
 from abaw_jax.evaluation.smoothing import smoothing_grid
 from abaw_jax.evaluation.stacking import is_choice
-from abaw_jax.models.sequence import POSITIONS
-from abaw_jax.stages.modalities import check_modalities
+from abaw_jax.models.layers import MASKED
+from abaw_jax.models.sequence import HEADS, POSITIONS
+from abaw_jax.stages.modalities import FACE, check_modalities
 from abaw_jax.stages.parts import (
     DTYPES,
     NORMALISATIONS,
@@ -36,6 +37,8 @@ CHOICES = {
     "finetune.pooling": ("mean", "cls"),
     "sequence.activation": ("relu", "gelu"),
     "sequence.positions": POSITIONS,
+    "sequence.mask_unit": MASKED,
+    "sequence.head": HEADS,
 }
 COUNTS = (
     "image.size",
@@ -43,6 +46,7 @@ COUNTS = (
     "extract.batch_size",
     "sequence.length",
     "sequence.stride",
+    "sequence.tcn_kernel",
     *(f"{section}.{key}" for section in TRAINED for key in ("batch_size", "accumulate")),
     *(f"{section}.evaluations" for section in ("finetune", "sequence")),
 )
@@ -88,6 +92,7 @@ def check_config(config: Any, mesh: Mesh) -> None:
         )
     _check_frozen(config)
     check_modalities(config)
+    _check_sequence(config)
     for key in ("folds", "scenes"):
         if config.sequence[key] == 1 or config.sequence[key] < 0:
             raise InputError(
@@ -130,6 +135,59 @@ def _check_frozen(config: Any) -> None:
         )
 
 
+def _check_sequence(config: Any) -> None:
+    """Raise InputError for parts of the sequence model, or windows, that do not go together."""
+    section, track = config.sequence, TRACKS[config.track]
+
+    def refuse(key: str, what: str) -> None:
+        raise InputError(f"config.sequence.{key}: {section[key]!r}{what}")
+
+    if not 0 <= section.mask_rate < 1:
+        refuse("mask_rate", "; expected 0 up to below 1")
+    for key in ("depth", "patience"):
+        if section[key] < 0:
+            refuse(key, "; expected at least 0")
+    for key in ("join", "tcn"):
+        if not all(isinstance(width, int) and width > 0 for width in section[key]):
+            refuse(key, "; expected widths of at least 1, or () for none")
+    if len(section.join) == 1 and section.project and not section.tcn:
+        refuse("join", " has no effect: two dense layers with nothing between are one; give two "
+               "widths, or set project to False")  # fmt: skip
+    if not section.depth and section.positions != "none":
+        refuse("positions", " without an encoder, as config.sequence.depth is 0; expected 'none'")
+    if section.positions == "sincos" and section.width % 2:
+        refuse("width", " with positions 'sincos'; expected an even number")
+    if section.head == "last" and track.per_clip:
+        refuse("head", f": labels of {track.name} are of clips, not of a last frame; expected "
+               "'frames'")  # fmt: skip
+    if section.head == "frames" and not track.per_clip and section.stride > section.length:
+        refuse("stride", f"; expected at most config.sequence.length = {section.length}, or frames "
+               "would be left out")  # fmt: skip
+    _check_width(config)
+
+
+def _check_width(config: Any) -> None:
+    """Raise InputError where nothing brings what enters the encoder to its width."""
+    section = config.sequence
+    if section.project:
+        return
+    if section.tcn or section.join:
+        last = "tcn" if section.tcn else "join"
+        width, name = section[last][-1], f"the last of config.sequence.{last}"
+    elif tuple(section.modalities) == (FACE,):
+        width, name = config.encoder.width, "config.encoder.width"
+    else:
+        raise InputError(
+            "config.sequence.project: False with several modalities, or one that is not the face; "
+            "set it to True, or give config.sequence.join"
+        )
+    if width != section.width:
+        raise InputError(
+            f"config.sequence.width: {section.width}; expected {width}, {name}, or "
+            "config.sequence.project set to True"
+        )
+
+
 def _check_loss(config: Any, name: str, make_task: Callable[..., Any]) -> None:
     """Raise InputError for a loss that the track lacks, or options and rules that it cannot take.
 
@@ -138,6 +196,10 @@ def _check_loss(config: Any, name: str, make_task: Callable[..., Any]) -> None:
     section, weights = config[name], {}
     for track in section_tracks(section, TRACKS[config.track]):
         part = section if track.key == config.track else section.also[track.key]
+        if part.get("loss") == "ccc_sequence" and section.get("head") == "last":
+            raise InputError(
+                "loss ccc_sequence: of one frame, as config.sequence.head is 'last'; expected ccc"
+            )
         weights[track.key] = {}
         for option in WEIGHT_RULES:
             rule = part.get(option)

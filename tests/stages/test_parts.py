@@ -15,7 +15,7 @@ from abaw_jax.tracks.together import join_labels
 from abaw_jax.training.partition import make_mesh
 from abaw_jax.training.state import named_leaves
 from abaw_jax.training.step import make_state, make_train_step
-from configs import au, expr, va
+from configs import au, emi, expr, va
 
 
 @pytest.fixture
@@ -265,6 +265,16 @@ def test_schedule_warms_up_then_falls(config):
     assert float(rate(100)) == pytest.approx(0.001)
 
 
+def test_schedule_starts_anew_after_each_period(config):
+    config.finetune.update(epochs=6.0, batch_size=10)
+    config.finetune.optimizer.update(
+        lr=0.1, warmup_epochs=0.0, final_lr=0.02, period_epochs=2.0
+    )  # fmt: skip
+    rate = parts.make_schedule_optimizer(config.finetune, 100).learning_rate
+    found = [float(rate(step)) for step in (0, 10, 20, 30, 40)]
+    np.testing.assert_allclose(found, [0.1, 0.06, 0.1, 0.06, 0.1], rtol=1e-5)
+
+
 def test_warm_up_longer_than_the_run(config):
     config.finetune.update(epochs=1.0, batch_size=10)
     config.finetune.optimizer.update(lr=0.1, warmup_epochs=5.0)
@@ -358,6 +368,17 @@ def test_pretraining_drops_no_path(config):
         ("sequence.positions", "rope", "one of none, sincos, alibi"),
         ("sequence.activation", "tanh", "one of relu, gelu"),
         ("sequence.stride", 0, "at least 1"),
+        ("sequence.stride", 33, "at most config.sequence.length = 32, or frames would be left out"),
+        ("sequence.head", "first", "one of frames, last"),
+        ("sequence.mask_unit", "pixels", "one of frames, values"),
+        ("sequence.mask_rate", 1.0, "below 1"),
+        ("sequence.patience", -1, "at least 0"),
+        ("sequence.depth", -1, "at least 0"),
+        ("sequence.depth", 0, "config.sequence.positions: 'alibi' without an encoder"),
+        ("sequence.tcn_kernel", 0, "at least 1"),
+        ("sequence.tcn", (8, 0), "widths of at least 1, or ()"),
+        ("sequence.join", (8.0, 8), "widths of at least 1, or ()"),
+        ("sequence.join", (8,), "(8,) has no effect: two dense layers with nothing between"),
         ("ensemble.kinds", ("box", "triangle"), "triangle"),
         ("ensemble.gaps", "spline", "spline"),
         ("ensemble.match", True, "EXPR predicts classes"),
@@ -388,6 +409,35 @@ def test_decisions_that_a_track_cannot_take_are_named(track, key, value, named):
     made = track.get_config("tiny").unlock()
     made.ensemble[key] = value
     with pytest.raises(InputError, match=rf"^config\.ensemble: .*{named}"):
+        check_config(made, make_mesh())
+
+
+@pytest.mark.parametrize(
+    ("module", "changes", "named"),
+    [
+        (expr, {"width": 64}, "width: 64; expected 32, config.encoder.width, or .*project set to"),
+        (expr, {"tcn": (16, 8)}, "width: 32; expected 8, the last of config.sequence.tcn, or"),
+        (expr, {"join": (16, 8)}, "width: 32; expected 8, the last of config.sequence.join, or"),
+        (expr, {"modalities": ("face", "sound")}, "project: False with several modalities"),
+        (emi, {"head": "last"}, "head: 'last': labels of EMI are of clips, not of a last frame"),
+    ],
+)
+def test_sequence_parts_that_do_not_go_together_are_named(module, changes, named):
+    made = module.get_config("tiny").unlock()
+    made.sequence.update(modalities=("face",), project=False)
+    check_config(made, make_mesh())  # as wide as the encoder
+    made.sequence.update(changes)
+    with pytest.raises(InputError, match=rf"^config\.sequence\.{named}"):
+        check_config(made, make_mesh())
+
+
+@pytest.mark.parametrize("arg", ["tiny", "tiny,together"])
+def test_a_loss_of_whole_windows_is_none_of_a_last_frame(arg):
+    made = (va if arg == "tiny" else expr).get_config(arg).unlock()
+    (made.sequence if arg == "tiny" else made.sequence.also.va).loss = "ccc_sequence"
+    check_config(made, make_mesh())
+    made.sequence.head = "last"
+    with pytest.raises(InputError, match="^config.sequence: loss ccc_sequence: of one frame"):
         check_config(made, make_mesh())
 
 
