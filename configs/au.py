@@ -8,7 +8,8 @@ Gaussian or median smoothing, and a threshold for each unit, chosen on the valid
 scale its values are those of `ctyun` (arXiv 2403.11440) without the temporal convolutions; what
 that paper does not publish says so.
 
-The argument names a scale (or the system, or both as `mae_transformer,paper`):
+The argument names a system, a scale, or both as `ctyun,paper`. The systems `ctyun`, `fuxi` and
+`masked_vit` are in configs/systems, at the scales demo, tiny and paper. Scales:
 
     demo    default. Drawn faces at 48 pixels, a small ViT: minutes on two cores
     tiny    seconds; for tests. Its scores mean nothing
@@ -43,17 +44,9 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     config.ensemble.search_thresholds = True  # a threshold a unit; False: 0.5 for all
     SCALES[scale](config)
-    base.together(config, arg)
+    base.as_system(config, scale)
+    base.together(config, arg, scale)
     return config.lock()
 
 
-def _paper(config: ConfigDict) -> None:
-    """`ctyun` without its TCN: see `base.paper`."""
-    base.paper(config)
-    for section in (config.finetune, config.sequence):
-        section.positive_weights = "none"  # paper: unweighted
-    config.sequence.epochs = 30.0  # paper
-    config.ensemble.search_thresholds = False  # paper: 0.5
-
-
-SCALES = {"demo": base.demo, "tiny": base.tiny, "paper": _paper}
+SCALES = {"demo": base.demo, "tiny": base.tiny, "paper": base.paper}

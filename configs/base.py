@@ -1,35 +1,49 @@
 """What the recipes share: every section with its default values, and what each scale sets in them.
 
 A recipe is configs/<track>.py: it takes `sections`, sets what is its track's own, then calls the
-function of the scale that its argument names. All hold the system `mae_transformer`: a masked
-autoencoder pre-trained on the training crops, tuned on single labelled frames, and a post-norm
-transformer over windows of its features; smoothing chosen on the validation set.
+function of the scale that its argument names, and `as_system`. The system `mae_transformer` is a
+masked autoencoder pre-trained on the training crops, tuned on single labelled frames, and a
+post-norm transformer over windows of its features; smoothing chosen on the validation set. What
+the others have of their own stands in configs/systems/<system>.py, with a function a scale.
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-SYSTEMS = ("mae_transformer",)
 TOGETHER = "together"  # a word of a config's argument
 SHARED = ("va", "expr", "au")  # tracks that are labels of the same videos
+# System -> the tracks that it covers. The first is the default.
+SYSTEMS = {
+    "mae_transformer": (*SHARED, "ce", "emi"),
+    "ctyun": SHARED,
+    "fuxi": SHARED,
+    "masked_vit": SHARED,
+}
 LOSS_KEYS = (
     "loss", "output", "loss_options", "label_smoothing", "class_weights", "positive_weights",
 )  # fmt: skip
 
 
 def parse(
-    arg: str, track: str, scales: Sequence[str], systems: Sequence[str] = SYSTEMS
+    arg: str, track: str, scales: Sequence[str], systems: Mapping[str, Sequence[str]] = SYSTEMS
 ) -> tuple[str, str]:
     """(system, scale) of a config's argument: a name of either kind, both, or nothing.
 
-    The first of each is the default. Raises ValueError for any other word.
+    The first of each is the default. Raises ValueError for any other word, and for a system that
+    does not cover the track.
     """
-    system, scale = systems[0], scales[0]
+    covering = [name for name, tracks in systems.items() if track in tracks]
+    system, scale = covering[0], scales[0]
     for word in filter(None, arg.split(",")):
-        if word in systems:
+        if word in covering:
             system = word
+        elif word in systems:
+            raise ValueError(
+                f"configs/{track}.py:{arg}: system {word!r} covers {', '.join(systems[word])}; "
+                f"name one of {', '.join(covering)}"
+            )
         elif word in scales:
             scale = word
         elif word == TOGETHER and track in SHARED:
@@ -37,13 +51,30 @@ def parse(
         else:
             shared = f" nor {TOGETHER!r}" if track in SHARED else ""
             raise ValueError(
-                f"configs/{track}.py:{arg}: {word!r} is neither a system ({', '.join(systems)}) "
+                f"configs/{track}.py:{arg}: {word!r} is neither a system ({', '.join(covering)}) "
                 f"nor a scale ({', '.join(scales)}){shared}"
             )
     return system, scale
 
 
-def together(config: ConfigDict, arg: str) -> None:
+def as_system(config: ConfigDict, scale: str) -> None:
+    """Set what the config's system has of its own at this scale; nothing of the default system.
+
+    Raises ValueError for a scale that the system does not have.
+    """
+    if config.system == next(iter(SYSTEMS)):
+        return
+    module = importlib.import_module(f"configs.systems.{config.system}")
+    if scale not in module.SCALES:
+        raise ValueError(
+            f"configs/{config.track}.py: system {config.system!r} has no scale {scale!r}; name one "
+            f"of {', '.join(module.SCALES)}"
+        )
+    config.name = f"{config.track}-{config.system}-{scale}"
+    module.SCALES[scale](config)
+
+
+def together(config: ConfigDict, arg: str, scale: str) -> None:
     """With the word `together` in the argument: VA, EXPR and AU from one model, in both stages.
 
     The losses of the further tracks are those of their own configs at this scale, each with a
@@ -51,7 +82,6 @@ def together(config: ConfigDict, arg: str) -> None:
     """
     if TOGETHER not in arg.split(","):
         return
-    system, scale = config.system, config.name.removeprefix(f"{config.track}-")
     if scale == "faces":
         raise ValueError(
             f"configs/{config.track}.py:{arg}: the photographs have labels of EXPR alone; leave "
@@ -60,7 +90,7 @@ def together(config: ConfigDict, arg: str) -> None:
     config.name += f"-{TOGETHER}"
     config.corpus.also = tuple(key for key in SHARED if key != config.track)
     for key in config.corpus.also:
-        own = importlib.import_module(f"configs.{key}").get_config(f"{system},{scale}")
+        own = importlib.import_module(f"configs.{key}").get_config(f"{config.system},{scale}")
         for section in ("finetune", "sequence"):
             loss = {name: own[section][name] for name in LOSS_KEYS if name in own[section]}
             config[section].also[key] = ConfigDict({"weight": 1.0, **loss})
@@ -252,65 +282,5 @@ def tiny(config: ConfigDict) -> None:
 
 
 def paper(config: ConfigDict) -> None:
-    """`ctyun` (arXiv 2403.11440) without its TCN. "Not published" values are chosen here.
-
-    One difference holds for all tracks but EXPR: the paper tunes its encoder on the labels of EXPR
-    alone and uses it for every track; here each track's encoder is tuned on that track's labels.
-    """
-    config.corpus.demo_size = ""
-    config.image.update(
-        size=224,
-        # The public face-MAE weights' statistics; the paper's own: not published.
-        mean=(0.49895147, 0.41043906, 0.36561476),
-        std=(0.29708471, 0.26990031, 0.26525996),
-    )
-    config.encoder.update(  # ViT-B/16: paper
-        patch_size=16, width=768, depth=12, heads=12, dtype="bfloat16", remat=True,
-        drop_path=0.1,  # not published
-    )  # fmt: skip
-    config.pretrain.update(
-        epochs=500.0,  # paper
-        batch_size=1024,  # paper
-        optimizer=optimizer(
-            5e-4,  # paper
-            warmup_epochs=40.0,  # not published; the original MAE's
-            b2=0.95,  # not published; the original MAE's
-            clip_norm=0.0,
-        ),
-        mask_ratio=0.75,  # paper
-        norm_pix_loss=False,  # paper: pixel L2
-        decoder_width=512,  # not published, as the next three: the original MAE's
-        decoder_depth=8,
-        decoder_heads=16,
-        crop_scale=(0.2, 1.0),
-    )
-    config.finetune.update(
-        epochs=5.0,  # not published
-        batch_size=256,  # paper
-        optimizer=optimizer(1e-4, layer_decay=0.65),  # 1e-4, AdamW: paper; decay not published
-        dropout=0.0,  # not published
-        label_smoothing=0.0,  # not published
-    )
-    config.sequence.update(  # its epochs are the track's
-        length=300,  # paper
-        stride=200,  # paper
-        shift=0,
-        batch_size=32,  # paper
-        optimizer=optimizer(
-            3e-5,  # paper
-            weight_decay=1e-5,  # paper
-            warmup_lr=1e-8,  # paper
-            warmup_epochs=1.0,  # not published
-            clip_norm=0.0,
-        ),
-        width=512,  # paper, as the next five
-        depth=8,
-        heads=4,
-        mlp_width=512,
-        head_width=256,
-        dropout=0.3,
-        positions="none",  # paper
-        feature_dropout=0.0,
-        label_smoothing=0.0,  # paper: losses are plain
-        evaluations=10,
-    )
+    """`ctyun` (arXiv 2403.11440) without its TCN: their origins stand in configs/systems."""
+    importlib.import_module("configs.systems.ctyun").without_convolutions(config)

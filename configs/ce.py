@@ -90,5 +90,5 @@ def _images(config: ConfigDict, scale: str) -> None:
         config.finetune.epochs = 20.0
 
 
-SYSTEMS = (*base.SYSTEMS, "images")
+SYSTEMS = base.SYSTEMS | {"images": ("ce",)}
 SCALES = {"demo": _demo, "tiny": base.tiny, "paper": _paper}

@@ -9,7 +9,8 @@ labelled frames, and a post-norm transformer over windows of its features; box, 
 majority smoothing chosen on the validation set. At paper scale its values are those of `ctyun`
 (arXiv 2403.11440) without the temporal convolutions; what that paper does not publish says so.
 
-The argument names a scale (or the system, or both as `mae_transformer,paper`):
+The argument names a system, a scale, or both as `ctyun,paper`. The systems `ctyun`, `fuxi` and
+`masked_vit` are in configs/systems, at the scales demo, tiny and paper. Scales:
 
     demo    default. Drawn faces at 48 pixels, a small ViT: minutes on two cores
     tiny    seconds; for tests. Its scores mean nothing
@@ -41,7 +42,8 @@ def get_config(arg: str = "") -> ConfigDict:
         section.update(loss="cross_entropy", label_smoothing=0.1)
     config.ensemble.kinds = ("box", "gaussian", "median", "majority")
     SCALES[scale](config)
-    base.together(config, arg)
+    base.as_system(config, scale)
+    base.together(config, arg, scale)
     return config.lock()
 
 
@@ -63,10 +65,4 @@ def _faces(config: ConfigDict) -> None:
     config.sequence.update(length=100, stride=50, shift=50, class_weights="inverse_sqrt")
 
 
-def _paper(config: ConfigDict) -> None:
-    """`ctyun` without its TCN: see `base.paper`."""
-    base.paper(config)
-    config.sequence.epochs = 10.0  # paper
-
-
-SCALES = {"demo": _demo, "tiny": base.tiny, "faces": _faces, "paper": _paper}
+SCALES = {"demo": _demo, "tiny": base.tiny, "faces": _faces, "paper": base.paper}

@@ -4,13 +4,14 @@
     python -m abaw_jax.main --config=configs/va.py:paper --config.corpus.root=DIR
 
 System `mae_transformer`, as in configs/expr.py, with 1 - CCC as the loss; box, Gaussian or median
-smoothing chosen on the validation set. At demo scale there are four sequence models, of face, sound
-and words together and of each alone, weighted on the validation set;
+smoothing chosen on the validation set. At demo scale this system has four sequence models, of face,
+sound and words together and of each alone, weighted on the validation set;
 --config.sequence.modalities='("face",)' --config.sequence.apart=False takes the face alone, as it
 must where there are no transcripts. At paper scale its values are those of `ctyun` (arXiv
 2403.11440) without the temporal convolutions; what that paper does not publish says so.
 
-The argument names a scale (or the system, or both as `mae_transformer,paper`):
+The argument names a system, a scale, or both as `ctyun,paper`. The systems `ctyun`, `fuxi` and
+`masked_vit` are in configs/systems, at the scales demo, tiny and paper. Scales:
 
     demo    default. Drawn faces at 48 pixels, a small ViT: minutes on two cores
     tiny    seconds; for tests. Its scores mean nothing
@@ -44,17 +45,9 @@ def get_config(arg: str = "") -> ConfigDict:
     # Give predictions the mean and deviation of the training labels; see evaluation/matching.py.
     config.ensemble.match = False
     SCALES[scale](config)
-    base.together(config, arg)
+    base.as_system(config, scale)
+    base.together(config, arg, scale)
     return config.lock()
-
-
-def _paper(config: ConfigDict) -> None:
-    """`ctyun` without its TCN: see `base.paper`. Its loss, the sum of the two 1 - CCC, is twice the
-    one here, which under AdamW changes nothing."""
-    base.paper(config)
-    for section in (config.finetune, config.sequence):
-        section.output = "linear"  # paper: predictions are clipped, the loss sees them unclipped
-    config.sequence.epochs = 40.0  # paper
 
 
 def _demo(config: ConfigDict) -> None:
@@ -65,4 +58,4 @@ def _demo(config: ConfigDict) -> None:
     )
 
 
-SCALES = {"demo": _demo, "tiny": base.tiny, "paper": _paper}
+SCALES = {"demo": _demo, "tiny": base.tiny, "paper": base.paper}

@@ -1,6 +1,7 @@
 """Every config passes the check and builds at full size, without memory for it."""
 
 import importlib
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,13 @@ from abaw_jax.training.partition import make_mesh
 TRACK_KEYS = ("va", "expr", "au", "ce")
 CONFIGS = {key: importlib.import_module(f"configs.{key}") for key in TRACK_KEYS}
 CASES = [(key, scale) for key in TRACK_KEYS for scale in CONFIGS[key].SCALES]
+SYSTEMS = [
+    (key, f"{system},{scale}")
+    for system in ("ctyun", "fuxi", "masked_vit")
+    for key in ("va", "expr", "au")
+    for scale in ("demo", "tiny", "paper")
+]
+SYSTEMS_AT_PAPER = [(key, argument) for key, argument in SYSTEMS if "paper" in argument]
 
 
 def draw_labels(track, rng):
@@ -28,7 +36,7 @@ def draw_labels(track, rng):
     return rng.integers(0, 2, (50, track.label_width)).astype(np.int32)
 
 
-@pytest.mark.parametrize(("key", "scale"), CASES)
+@pytest.mark.parametrize(("key", "scale"), CASES + SYSTEMS_AT_PAPER)
 def test_builds_at_full_size(key, scale):
     config = CONFIGS[key].get_config(scale)
     assert config.is_locked and config.track == key
@@ -60,13 +68,15 @@ def test_builds_at_full_size(key, scale):
         assert jax.tree.leaves(jax.eval_shape(optimizer.init, params))
         outputs = jax.eval_shape(task.predict, params, state, example)
         leading = (batch, length) if name == "sequence" else (batch,)
+        if name == "sequence" and config.sequence.head == "last":
+            leading = (batch, 1)
         if name == "pretrain":
             assert outputs["features"].shape == (batch, config.encoder.width)
         else:
             assert outputs["probabilities"].shape == (*leading, track.outputs)
 
 
-@pytest.mark.parametrize(("key", "scale"), CASES)
+@pytest.mark.parametrize(("key", "scale"), CASES + SYSTEMS)
 def test_passes_the_check(key, scale):
     check_config(CONFIGS[key].get_config(scale), make_mesh())
 
@@ -89,13 +99,14 @@ def test_test_files_are_those_of_the_demo_corpus(key):
     assert corpus.test_example == f"test_set_examples/{layout.EXAMPLES[name][0]}"
 
 
-@pytest.mark.parametrize("scale", ["demo", "paper"])
+@pytest.mark.parametrize("scale", ["demo", "paper", "masked_vit,tiny"])
 @pytest.mark.parametrize("key", ["va", "expr", "au"])
 def test_together_adds_the_other_tracks_with_their_own_losses(key, scale):
     config = CONFIGS[key].get_config(f"{scale},together")
     check_config(config, make_mesh())
     others = {"va", "expr", "au"} - {key}
-    assert config.name == f"{key}-{scale}-together" and set(config.corpus.also) == others
+    name = f"{key}-{scale.replace(',', '-')}-together"
+    assert config.name == name and set(config.corpus.also) == others
     for section in ("finetune", "sequence"):
         assert set(config[section].also) == others
         for other in others:
@@ -128,6 +139,83 @@ def test_paper_scale_is_vit_b16():
     assert count == 85_798_656 - 197 * 768 - 2 * 768
 
 
+def dense(width_in, width_out):
+    return width_in * width_out + width_out
+
+
+def encoder_layer(width, mlp_width):
+    """Queries, keys and values, their projection, two LayerNorms, the feed-forward part."""
+    attention = 3 * dense(width, width) + dense(width, width)
+    return attention + 4 * width + dense(width, mlp_width) + dense(mlp_width, width)
+
+
+def head(rows, hidden, outputs):
+    """Linear, BatchNorm's scale and bias, Linear."""
+    return dense(rows, hidden) + 2 * hidden + dense(hidden, outputs)
+
+
+def convolutions(*widths):
+    """Each block: two weight-normalised convolutions of 5 frames (direction, scale, bias), three
+    PReLUs of one slope, and where widths differ a 1x1 convolution."""
+    total = 0
+    for width_in, width_out in itertools.pairwise(widths):
+        total += sum(5 * width * width_out + 2 * width_out for width in (width_in, width_out)) + 3
+        total += dense(width_in, width_out) if width_in != width_out else 0
+    return total
+
+
+@pytest.mark.parametrize(
+    ("argument", "features", "by_hand", "count"),
+    [
+        # 768 -> 768, 256, 128 -> 512; 8 layers; 256.
+        (
+            "ctyun,paper",
+            768,
+            convolutions(768, 768, 256, 128)
+            + dense(128, 512) + 8 * encoder_layer(512, 512) + head(512, 256, 8),
+            20_512_913,
+        ),
+        # Visual 768, sound 768 + 128; 256, 128; 4 layers; 64.
+        (
+            "fuxi,paper",
+            768 + 896,
+            dense(1664, 256) + dense(256, 128) + 4 * encoder_layer(128, 128) + head(128, 64, 8),
+            866_376,
+        ),
+        # 6 layers; all 100 frames into 1024.
+        ("masked_vit,paper", 768, 6 * encoder_layer(768, 2048) + head(100 * 768, 1024, 8), 111_738_376),
+    ],
+)  # fmt: skip
+def test_paper_scales_have_as_many_parameters_as_described(argument, features, by_hand, count):
+    config = CONFIGS["expr"].get_config(argument)
+    shape = (1, config.sequence.length)
+    windows = {
+        "features": jax.ShapeDtypeStruct((*shape, features), jnp.float32),
+        "mask": jax.ShapeDtypeStruct(shape, jnp.bool_),
+    }
+    task = parts.make_sequence_task(config, TRACKS["expr"])
+    params, _ = jax.eval_shape(task.init, jax.random.key(0), windows)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == by_hand == count
+
+
+def test_systems_are_named_with_their_tracks_and_scales():
+    assert CONFIGS["va"].get_config("fuxi,tiny").name == "va-fuxi-tiny"
+    covers = "configs/ce.py:ctyun: system 'ctyun' covers va, expr, au; name one of mae_transformer"
+    with pytest.raises(ValueError, match=covers):
+        CONFIGS["ce"].get_config("ctyun")
+    with pytest.raises(ValueError, match="system 'fuxi' has no scale 'faces'; name one of demo"):
+        CONFIGS["expr"].get_config("fuxi,faces")
+
+
+def test_without_convolutions_ctyun_is_the_default_system_at_paper_scale():
+    for key in ("va", "expr", "au"):
+        ctyun, default = (CONFIGS[key].get_config(f"{s}paper").to_dict() for s in ("ctyun,", ""))
+        assert ctyun["sequence"].pop("tcn") == (768, 256, 128)
+        assert default["sequence"].pop("tcn") == ()
+        changed = {name for name in default if ctyun[name] != default[name]}
+        assert changed == {"system", "name", "ensemble"}
+
+
 def test_paper_scales_differ_where_the_papers_do():
     papers = {key: CONFIGS[key].get_config("paper") for key in TRACK_KEYS}
     assert {key: papers[key].sequence.epochs for key in ("va", "expr", "au")} == {
@@ -143,7 +231,7 @@ def test_sections_belong_to_stages(key):
     assert set(CONFIGS[key].get_config()) - used == {"system", "name", "mesh", "threads"}
 
 
-@pytest.mark.parametrize("argument", ["papr", "paper,xl", "ctyun"])
+@pytest.mark.parametrize("argument", ["papr", "paper,xl", "hsemotion"])
 @pytest.mark.parametrize("key", TRACK_KEYS)
 def test_unknown_argument_is_named(key, argument):
     named = rf"configs/{key}.py:.*neither a system \(mae_transformer.*\) nor a scale \(demo, tiny"

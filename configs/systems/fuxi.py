@@ -1,0 +1,110 @@
+"""The system `fuxi` (arXiv 2403.10825) for VA, EXPR and AU: fusion of modalities by a transformer.
+
+A masked autoencoder, tuned on frames; its features and those of sound, frame by frame side by side,
+through 1x1 convolutions into a small post-norm transformer over windows. Its second stage, a frozen
+and a trained branch mixed on hard examples, is not here. sequence.scenes or scene_file gives its
+ensemble of scenes, sequence.folds=5 its folds.
+
+Origins of values: paper (or its authors' code), or not published: chosen here. Of CE and EMI the
+values stand in configs/ce.py and configs/emi.py.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def _model(config: ConfigDict) -> None:
+    """What all scales have of it, whatever the sizes."""
+    config.sequence.update(
+        # Paper: sound as wav2vec2 or HuBERT (768) and VGGish (128), text (768) optional. Here the
+        # package's own log-mel features; whose own are those of the paper names their stores in
+        # extract.stores, and here in place of "sound".
+        modalities=("face", "sound"),
+        join_slope=0.1,  # paper
+        project=False,  # paper: the last of `join` is the encoder's width
+        positions="none",  # paper
+        activation="relu",  # paper
+        feature_dropout=0.0,  # not published
+        label_smoothing=0.0,  # paper: there is none
+    )
+    if config.track == "va":
+        # Paper: outputs are clamped, in the loss too. That loss, the sum of the two 1 - CCC, is
+        # twice the one here, which under AdamW changes nothing.
+        config.sequence.output = "clip"
+    else:
+        # Paper; on Aff-Wild2 (1, 10.40, 16.23, 19.61, 1.856, 2.225, 5.611, 1.059) for EXPR and
+        # (5.278, 12.427, 3.918, 2.371, 1.574, 1.820, 2.587, 22.660, 20.121, 22.105, 1.0, 8.265) for
+        # AU, there of the whole term.
+        config.sequence.class_weights = "max"
+    if config.track == "au":
+        config.sequence.positive_weights = "none"  # paper
+
+
+def demo(config: ConfigDict) -> None:
+    """The demo's sizes; not tuned."""
+    _model(config)
+    config.sequence.update(join=(128, 64), width=64, mlp_width=64, heads=4, head_width=32)
+
+
+def tiny(config: ConfigDict) -> None:
+    """Seconds; for tests."""
+    _model(config)
+    config.sequence.update(join=(32, 16), width=16, mlp_width=16, heads=4, head_width=8)
+
+
+def paper(config: ConfigDict) -> None:
+    """As published, but for sound and the second stage."""
+    base.paper(config)  # image and encoder, of which width, depth, heads, drop path: paper
+    _model(config)
+    config.pretrain.update(
+        # Paper: 2 M faces of AffectNet, CASIA-WebFace, CelebA and IMDB-WIKI, which are those that
+        # pretrain.corpora names; its schedule is not published.
+        epochs=400.0,  # not published
+        batch_size=1024,  # not published
+        optimizer=base.optimizer(
+            6e-4,  # not published, as the next two: the original MAE's
+            warmup_epochs=40.0,
+            b2=0.95,
+            clip_norm=0.0,
+        ),
+        mask_ratio=0.75,  # paper
+        norm_pix_loss=False,  # paper: MSE on the masked patches
+        decoder_width=512,  # paper, as the next two
+        decoder_depth=8,
+        decoder_heads=16,
+        crop_scale=(0.2, 1.0),  # not published; the original MAE's
+    )
+    config.finetune.update(  # paper: tuned for each task; how is not published
+        epochs=5.0, batch_size=256, optimizer=base.optimizer(1e-4, layer_decay=0.65), dropout=0.0
+    )  # fmt: skip
+    config.sequence.update(
+        length=100,  # paper
+        stride=100,  # not published
+        shift=0,
+        epochs=50.0,  # paper
+        batch_size=32,  # paper
+        optimizer=base.optimizer(
+            5e-5,  # paper, as the next three
+            weight_decay=0.05,
+            period_epochs=2.0,
+            final_lr=1e-5,
+            warmup_epochs=0.0,  # not published
+            clip_norm=0.0,
+        ),
+        join=(256, 128),  # paper, as the next six
+        width=128,
+        depth=4,
+        heads=4,
+        mlp_width=128,
+        head_width=64,
+        dropout=0.3,
+        ema_decay=0.0,  # paper: optional
+        evaluations=50,  # paper: the best epoch is kept
+    )
+    config.ensemble.kinds = ("gaussian",)  # paper; sigma is searched on validation
+    if config.track == "au":
+        config.ensemble.search_thresholds = False  # not published
+
+
+SCALES = {"demo": demo, "tiny": tiny, "paper": paper}
