@@ -130,6 +130,8 @@ def _card(context: Context, name: str, config: dict[str, Any], results: dict[str
     what = "a vision transformer on single face crops"
     if name != FRAMES:
         what = f"a transformer over windows of features: {_sources(context, name)}"
+        if context.config.sequence.head == "last":
+            what += "; of each window the last frame is predicted"
     corpus = context.config.corpus
     data = pathlib.Path(corpus.root).name if corpus.root else f"demo corpus ({corpus.demo_size})"
     track = context.track

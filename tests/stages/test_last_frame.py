@@ -10,7 +10,7 @@ from abaw_jax.data.features import FeatureStore
 from abaw_jax.data.records import load_index
 from abaw_jax.evaluation.predictions import load_predictions
 from abaw_jax.interop.archive import load_model
-from abaw_jax.stages import sequence
+from abaw_jax.stages import export, sequence
 from abaw_jax.stages.extract import video_labels
 from abaw_jax.stages.parts import make_sequence_task
 
@@ -69,3 +69,9 @@ def test_the_score_is_of_every_labelled_frame(done):
     truth = video_labels(load_index(context.folder("prepare") / "records", "validation"), track)
     sums = sum(track.evaluate(track.decode(found[v].values), truth[v]) for v in truth)
     assert outcome["score"] == track.summary(sums).score
+
+
+def test_the_model_card_says_which_frame_is_predicted(done):
+    config = {"classes": [], "crop": {}}
+    card = export._card(done[0], "sequence", config, {"sequence": 0.5})
+    assert "A transformer over windows of features: the `frames` model's; of each window the" in card
