@@ -22,7 +22,7 @@ def save_model(folder: pathlib.Path, variables: dict[str, Any], config: dict[str
     Arrays keep their types; their names are paths such as `params/encoder/blocks_0/norm1/scale`.
     """
     arrays = {
-        name: np.ascontiguousarray(value)
+        name: np.asarray(value, order="C")  # ascontiguousarray gives scalars an axis
         for name, value in traverse_util.flatten_dict(jax.device_get(variables), sep="/").items()
     }
     with atomic_write(folder / WEIGHTS) as file:
