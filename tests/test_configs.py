@@ -24,7 +24,6 @@ SYSTEMS = [
     for key in ("va", "expr", "au")
     for scale in ("demo", "tiny", "paper")
 ]
-SYSTEMS_AT_PAPER = [(key, argument) for key, argument in SYSTEMS if "paper" in argument]
 
 
 def draw_labels(track, rng):
@@ -36,7 +35,7 @@ def draw_labels(track, rng):
     return rng.integers(0, 2, (50, track.label_width)).astype(np.int32)
 
 
-@pytest.mark.parametrize(("key", "scale"), CASES + SYSTEMS_AT_PAPER)
+@pytest.mark.parametrize(("key", "scale"), CASES)
 def test_builds_at_full_size(key, scale):
     config = CONFIGS[key].get_config(scale)
     assert config.is_locked and config.track == key
@@ -68,8 +67,6 @@ def test_builds_at_full_size(key, scale):
         assert jax.tree.leaves(jax.eval_shape(optimizer.init, params))
         outputs = jax.eval_shape(task.predict, params, state, example)
         leading = (batch, length) if name == "sequence" else (batch,)
-        if name == "sequence" and config.sequence.head == "last":
-            leading = (batch, 1)
         if name == "pretrain":
             assert outputs["features"].shape == (batch, config.encoder.width)
         else:
@@ -164,38 +161,49 @@ def convolutions(*widths):
     return total
 
 
-@pytest.mark.parametrize(
-    ("argument", "features", "by_hand", "count"),
-    [
-        # 768 -> 768, 256, 128 -> 512; 8 layers; 256.
-        (
-            "ctyun,paper",
-            768,
-            convolutions(768, 768, 256, 128)
-            + dense(128, 512) + 8 * encoder_layer(512, 512) + head(512, 256, 8),
-            20_512_913,
-        ),
-        # Visual 768, sound 768 + 128; 256, 128; 4 layers; 64.
-        (
-            "fuxi,paper",
-            768 + 896,
-            dense(1664, 256) + dense(256, 128) + 4 * encoder_layer(128, 128) + head(128, 64, 8),
-            866_376,
-        ),
-        # 6 layers; all 100 frames into 1024.
-        ("masked_vit,paper", 768, 6 * encoder_layer(768, 2048) + head(100 * 768, 1024, 8), 111_738_376),
-    ],
-)  # fmt: skip
-def test_paper_scales_have_as_many_parameters_as_described(argument, features, by_hand, count):
-    config = CONFIGS["expr"].get_config(argument)
-    shape = (1, config.sequence.length)
+# System -> features, parameters of all but the head, rows into the head, its width.
+DESCRIBED = {
+    # 768 -> 768, 256, 128 -> 512; 8 layers; 256.
+    "ctyun": (
+        768,
+        convolutions(768, 768, 256, 128) + dense(128, 512) + 8 * encoder_layer(512, 512),
+        (512, 256),
+    ),
+    # Visual 768, sound 768 + 128 -> 256, 128; 4 layers; 64.
+    "fuxi": (
+        768 + 896,
+        dense(1664, 256) + dense(256, 128) + 4 * encoder_layer(128, 128),
+        (128, 64),
+    ),
+    # 6 layers; all 100 frames into 1024.
+    "masked_vit": (768, 6 * encoder_layer(768, 2048), (100 * 768, 1024)),
+}  # fmt: skip
+COUNTS = {
+    "ctyun": {"va": 20_511_371, "expr": 20_512_913, "au": 20_513_941},
+    "fuxi": {"va": 865_986, "expr": 866_376, "au": 866_636},
+    "masked_vit": {"va": 111_732_226, "expr": 111_738_376, "au": 111_742_476},
+}
+
+
+@pytest.mark.parametrize("key", ["va", "expr", "au"])
+@pytest.mark.parametrize("system", DESCRIBED)
+def test_systems_have_as_many_parameters_as_described(system, key):
+    config, track = CONFIGS[key].get_config(f"{system},paper"), TRACKS[key]
+    features, before, (rows, hidden) = DESCRIBED[system]
+    length = config.sequence.length
     windows = {
-        "features": jax.ShapeDtypeStruct((*shape, features), jnp.float32),
-        "mask": jax.ShapeDtypeStruct(shape, jnp.bool_),
+        "features": jax.ShapeDtypeStruct((2, length, features), jnp.float32),
+        "mask": jax.ShapeDtypeStruct((2, length), jnp.bool_),
     }
-    task = parts.make_sequence_task(config, TRACKS["expr"])
-    params, _ = jax.eval_shape(task.init, jax.random.key(0), windows)
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == by_hand == count
+    task = parts.make_sequence_task(config, track)
+    params, state = jax.eval_shape(task.init, jax.random.key(0), windows)
+    found = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert found == before + head(rows, hidden, track.outputs) == COUNTS[system][key]
+    outputs = jax.eval_shape(task.predict, params, state, windows)["probabilities"]
+    assert outputs.shape == (2, 1 if system == "masked_vit" else length, track.outputs)
+    default = CONFIGS[key].get_config("paper")  # whose other models are built above
+    for section in ("image", "encoder"):
+        assert config[section].to_dict() == default[section].to_dict()
 
 
 def test_systems_are_named_with_their_tracks_and_scales():

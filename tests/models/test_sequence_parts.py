@@ -14,6 +14,7 @@ from abaw_jax.models.fusion import Pointwise, TwoViewFusion, scalar_attention
 from abaw_jax.models.heads import LastFrameHead
 from abaw_jax.models.layers import RandomMask
 from abaw_jax.models.recurrent import GRUEncoder
+from abaw_jax.models.sequence import SequenceModel
 from abaw_jax.models.tcn import TemporalConvNet
 
 MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0]], bool)
@@ -32,6 +33,21 @@ def made(model, *inputs):
 
 def finite(tree):
     return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"project": False}, "5 numbers a frame where width is 8"),
+        ({"project": False, "join": (8, 4)}, "4 numbers a frame where width is 8"),
+        ({"head": "first"}, "head 'first'; expected one of"),
+        ({"positions": "rope"}, "positions 'rope'; expected one of"),
+    ],
+)
+def test_a_sequence_model_whose_parts_do_not_fit_is_refused(changes, message):
+    model = SequenceModel(8, 1, 2, mlp_width=8, head_width=4, outputs=3, **changes)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(model.init, KEY, np.zeros((3, 5, 5), np.float32), MASK)
 
 
 def test_convolutions_see_no_later_frame_and_no_more_than_they_say():

@@ -74,4 +74,4 @@ def test_the_score_is_of_every_labelled_frame(done):
 def test_the_model_card_says_which_frame_is_predicted(done):
     config = {"classes": [], "crop": {}}
     card = export._card(done[0], "sequence", config, {"sequence": 0.5})
-    assert "A transformer over windows of features: the `frames` model's; of each window the" in card
+    assert "windows of features: the `frames` model's; of each window the last frame is" in card
