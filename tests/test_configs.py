@@ -21,8 +21,7 @@ CASES = [(key, scale) for key in TRACK_KEYS for scale in CONFIGS[key].SCALES]
 SYSTEMS = [
     (key, f"{system},{scale}")
     for system in ("ctyun", "fuxi", "masked_vit")
-    for key in ("va", "expr", "au")
-    for scale in ("demo", "tiny", "paper")
+    for key, scale in (("va", "paper"), ("expr", "demo"), ("expr", "tiny"), ("au", "paper"))
 ]
 
 

@@ -264,9 +264,11 @@ def ctyun_case():
     """TCN, 1x1 convolution, encoder without positions, head a frame; VA: the sum of 1 - CCC."""
     draw, given = Draw(31), Draw(32)
     draw_tcn(draw, "tcn/", CTYUN_TCN)
-    draw.dense("project", (4,), (12,))
+    # Large, so that frames differ: BatchNorm would blow up the rounding of rows that are alike.
+    draw("project/kernel", (4, 12), 0.8)
+    draw("project/bias", (12,), 0.1)
     draw_transformer(draw, 12, 2, 10, 12, 8, 2)
-    x, labels = given("features", (3, 12, 8), 0.4), given("labels", (3, 12, 2), 0.3)
+    x, labels = given("features", (3, 12, 8), 0.8), given("labels", (3, 12, 2), 0.3)
     mask = torch.arange(12)[None] < torch.tensor([[12], [7], [10]])
     valid = mask & (torch.arange(12) != 4)  # every window's fifth frame has no label
     given.kept |= {"mask": mask.numpy(), "valid": valid.numpy()}

@@ -12,12 +12,13 @@ from abaw_jax.tasks.sequences import make_sequences_task
 from abaw_jax.tracks import AU, EXPR, VA
 
 
-def check_system(golden, task, model, batch, counted, *, loss_scale=1.0):
+def check_system(golden, task, model, batch, counted, *, loss_scale=1.0, tolerance=1e-5):
     """The task's loss on the golden weights, its gradients, the model's logits of the rows that
     count, and BatchNorm's statistics are those of the file. Returns a function of a batch to the
     loss and all these, compiled.
 
     counted: which of the predicted rows have a label. loss_scale: the file's loss over the task's.
+    tolerance: of gradients, relative to the largest of a parameter.
     """
     params, state = jax.eval_shape(task.init, jax.random.key(0), batch)
     same_tree(golden.params, {"params": params})
@@ -51,7 +52,7 @@ def check_system(golden, task, model, batch, counted, *, loss_scale=1.0):
         before_norm.append(golden.arrays.pop(f"gradients/{name}"))
     largest = np.abs(golden["gradients/head/fc1/kernel"]).max()
     assert max(np.abs(gradient).max() for gradient in before_norm) < 1e-4 * largest
-    golden.check_gradients(gradients)
+    golden.check_gradients(gradients, tolerance=tolerance)
     return lambda batch: compute(golden.params, batch)
 
 
@@ -70,7 +71,9 @@ def test_ctyun():
         "label": marked(golden.given("labels"), valid, VA.invalid),
     }
     task = make_sequences_task(model, VA, loss="ccc", activation="linear")
-    check_system(golden, task, model, batch, valid, loss_scale=2.0)  # the sum of two, not the mean
+    # The loss is the sum of two, not the mean. Frames come out of the convolutions much alike;
+    # BatchNorm takes them apart again, rounding and all.
+    check_system(golden, task, model, batch, valid, loss_scale=2.0, tolerance=1e-4)
 
 
 def test_fuxi():

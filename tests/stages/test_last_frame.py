@@ -28,7 +28,7 @@ def done(tmp_path_factory):
 
     context = make_context(
         tmp_path_factory.mktemp("last"), 0, head="last", length=LENGTH, stride=STRIDE, shift=2,
-        tcn=(8,), join=(12, 8), mask_rate=0.2, positions="sincos", patience=3,
+        tcn=(8,), mask_rate=0.2, positions="sincos", patience=3,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sequence, "train", spy)
