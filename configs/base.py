@@ -225,6 +225,7 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         project=True,  # to `width`; False: what comes is as wide already
         positions="alibi",  # none, sincos, alibi or directed
         head="frames",  # every frame of a window is predicted; or last: the one at which it ends
+        head_each=False,  # a head of its own for each output of the track
         also=ConfigDict(),  # see above
         loss="",  # as the next three: see above
         loss_options=ConfigDict(),

@@ -39,8 +39,9 @@ class SequenceModel(nn.Module):
     statistics; by default those of `mask`) -> logits (B, R, C), R = T. With head "last" R = 1, in
     `counted` too: each window's last frame.
 
+    head_each: each of `outputs` has a head of its own, head_0, head_1, ...
     also: (name, outputs) of further heads on the same encoder; their logits follow in C, and
-    `counted` has a column for each head, (B, R, 1 + heads).
+    `counted` has a column for each of them, too, (B, R, 1 + further heads).
     """
 
     width: int
@@ -63,6 +64,7 @@ class SequenceModel(nn.Module):
     tcn_kernel: int = 5
     project: bool = True
     head: str = "frames"
+    head_each: bool = False
 
     @nn.compact
     def __call__(
@@ -88,12 +90,18 @@ class SequenceModel(nn.Module):
         )(x, mask, bias, train=train)  # fmt: skip
         counted = mask if counted is None else counted
         logits = []
-        for i, (name, outputs) in enumerate((("head", self.outputs), *self.also)):
-            rows = counted if counted.ndim == 2 else counted[..., i]
-            logits.append(
-                self._predict(f"head_{name}" if i else name, outputs, x, mask, rows, train)
-            )
-        return jnp.concatenate(logits, -1) if self.also else logits[0]
+        for name, outputs, goal in self._heads():
+            rows = counted if counted.ndim == 2 else counted[..., goal]
+            logits.append(self._predict(name, outputs, x, mask, rows, train))
+        return jnp.concatenate(logits, -1) if len(logits) > 1 else logits[0]
+
+    def _heads(self):
+        """(name, outputs, column of `counted`) of each head, in the order of the logits."""
+        own = [("head", self.outputs, 0)]
+        if self.head_each:
+            own = [(f"head_{k}", 1, 0) for k in range(self.outputs)]
+        further = enumerate(self.also, 1)
+        return own + [(f"head_{name}", outputs, i) for i, (name, outputs) in further]
 
     def _prepare(self, features, train):
         """All that stands before the positions: (B, T, D) -> (B, T, width)."""

@@ -36,6 +36,7 @@ NORMALISATIONS = {
 # Of the section `sequence`; models that were exported before there were these do without.
 SEQUENCE_OPTIONS = (
     "mask_rate", "mask_unit", "join", "join_slope", "tcn", "tcn_kernel", "project", "head",
+    "head_each",
 )  # fmt: skip
 Weights = Mapping[str, tuple[float, ...]]  # option of a loss -> a number for each class
 Rule = str | Sequence[float]

@@ -50,6 +50,25 @@ def test_a_sequence_model_whose_parts_do_not_fit_is_refused(changes, message):
         jax.eval_shape(model.init, KEY, np.zeros((3, 5, 5), np.float32), MASK)
 
 
+def test_a_head_each_is_a_model_of_one_output_each():
+    options = dict(width=8, depth=1, heads=2, mlp_width=8, head_width=4)
+    model = SequenceModel(**options, outputs=2, head_each=True, also=(("au", 3),))
+    x = drawn(3, 5, 6)
+    params = made(model, x, MASK)
+    heads = {name: params.pop(name) for name in ("head_0", "head_1", "head_au")}
+    norm = {"norm": {"mean": drawn(4), "var": np.ones(4, np.float32)}}
+
+    def run(model, **heads):
+        given = {"params": params | heads, "batch_stats": dict.fromkeys(heads, norm)}
+        return jax.jit(model.apply)(given, x, MASK)
+
+    alone = [run(SequenceModel(**options, outputs=n), head=heads[name])
+             for name, n in (("head_0", 1), ("head_1", 1), ("head_au", 3))]  # fmt: skip
+    expected = np.concatenate(alone, -1)[MASK]
+    assert np.abs(expected[:, 0] - expected[:, 1]).max() > 0.1
+    np.testing.assert_allclose(run(model, **heads)[MASK], expected, atol=1e-6)
+
+
 def test_convolutions_see_no_later_frame_and_no_more_than_they_say():
     model, x = TemporalConvNet(widths=(4, 4), kernel_size=3), drawn(1, 16, 4)
     variables = jax.jit(model.init)(KEY, x)
