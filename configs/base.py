@@ -97,12 +97,14 @@ def together(config: ConfigDict, arg: str, scale: str) -> None:
 
 
 def optimizer(lr: float, **changes) -> ConfigDict:
-    """AdamW with linear warm-up and cosine; `lr` is the peak, whatever the batch size."""
+    """AdamW with linear warm-up and cosine; `lr` is the peak, whatever the batch size.
+
+    There is one key more where it is given: period_epochs, after which the cosine starts anew.
+    """
     values = dict(
         name="adamw",
         lr=lr,
         schedule="cosine",
-        period_epochs=0.0,  # the cosine starts anew after these; 0: it falls once
         warmup_epochs=1.0,
         warmup_lr=0.0,
         final_lr=0.0,
@@ -112,7 +114,7 @@ def optimizer(lr: float, **changes) -> ConfigDict:
         clip_norm=1.0,  # 0 = off
         layer_decay=1.0,  # 1 = off
     )
-    if unknown := changes.keys() - values.keys():
+    if unknown := changes.keys() - values.keys() - {"period_epochs"}:
         raise KeyError(f"optimizer has no {sorted(unknown)}")
     return ConfigDict(values | changes)
 

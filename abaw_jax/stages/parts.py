@@ -306,10 +306,16 @@ def make_schedule_optimizer(section: Any, examples: int) -> Optimizer:
     """The optimiser of a training section, its epochs turned into steps; see `make_optimizer`.
 
     A section may have `frozen_blocks`, how many of the encoder's blocks stay as they are.
+    Raises InputError for a period that cannot be, and as `make_optimizer`.
     """
     options = section.optimizer.to_dict()
     steps, epoch = count_steps(section, examples)
-    period = options.pop("period_epochs")
+    period = options.pop("period_epochs", 0.0)
+    if not period >= 0 or (period and options["schedule"] != "cosine"):
+        raise InputError(
+            f"optimizer.period_epochs: {period} with schedule {options['schedule']!r}; expected 0, "
+            "or above 0 with schedule 'cosine'"
+        )
     options["period_steps"] = max(round(period * epoch), 1) if period else None
     warmup = min(round(options.pop("warmup_epochs") * epoch), steps)
     options["clip_norm"] = options["clip_norm"] or None

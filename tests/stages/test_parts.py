@@ -267,9 +267,7 @@ def test_schedule_warms_up_then_falls(config):
 
 def test_schedule_starts_anew_after_each_period(config):
     config.finetune.update(epochs=6.0, batch_size=10)
-    config.finetune.optimizer.update(
-        lr=0.1, warmup_epochs=0.0, final_lr=0.02, period_epochs=2.0
-    )  # fmt: skip
+    config.finetune.optimizer.update(lr=0.1, warmup_epochs=0.0, final_lr=0.02, period_epochs=2.0)
     rate = parts.make_schedule_optimizer(config.finetune, 100).learning_rate
     found = [float(rate(step)) for step in (0, 10, 20, 30, 40)]
     np.testing.assert_allclose(found, [0.1, 0.06, 0.1, 0.06, 0.1], rtol=1e-5)
@@ -441,8 +439,16 @@ def test_a_loss_of_whole_windows_is_none_of_a_last_frame(arg):
         check_config(made, make_mesh())
 
 
-@pytest.mark.parametrize(("key", "value"), [("name", "sgdd"), ("schedule", "linear")])
-def test_unknown_optimizers_are_named(config, key, value):
-    config.sequence.optimizer[key] = value
-    with pytest.raises(InputError, match=rf"config.sequence: .*{value}.*expected"):
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"name": "sgdd"}, "optimizer: 'sgdd'"),
+        ({"schedule": "linear"}, "schedule: 'linear'"),
+        ({"period_epochs": -1.0}, "optimizer.period_epochs: -1.0"),
+        ({"schedule": "constant", "period_epochs": 2.0}, ".*: 2.0 with schedule 'constant'"),
+    ],
+)
+def test_optimizers_that_cannot_be_are_named(config, changes, named):
+    config.sequence.optimizer.update(changes)
+    with pytest.raises(InputError, match=rf"^config.sequence: {named}.*; expected"):
         check_config(config, make_mesh())
