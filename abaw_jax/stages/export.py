@@ -129,9 +129,7 @@ def _card(context: Context, name: str, config: dict[str, Any], results: dict[str
     """The model card; results: the metrics of the stage `ensemble`."""
     what = "a vision transformer on single face crops"
     if name != FRAMES:
-        what = f"a transformer over windows of features: {_sources(context, name)}"
-        if context.config.sequence.head == "last":
-            what += "; of each window the last frame is predicted"
+        what = _sequence_model(context.config.sequence, _sources(context, name))
     corpus = context.config.corpus
     data = pathlib.Path(corpus.root).name if corpus.root else f"demo corpus ({corpus.demo_size})"
     track = context.track
@@ -161,6 +159,20 @@ def _card(context: Context, name: str, config: dict[str, Any], results: dict[str
 
 `abaw_jax.interop.export.load_predict(folder)` gives the prediction as a function.
 """
+
+
+def _sequence_model(section: Any, sources: str) -> str:
+    """What a sequence model is made of and what goes in, as the card names it."""
+    layers = {"dense layers": section.join, "causal convolutions": section.tcn}
+    layers |= {"a transformer": section.depth}
+    named = [layer for layer, present in layers.items() if present] or ["dense layers"]
+    what = f"{', then '.join(named)} over windows of features: {sources}"
+    if section.head == "last":
+        what += (
+            f"; an input is the {section.length} rows that end at the predicted frame, a video's "
+            "first row repeated before its start"
+        )
+    return what
 
 
 def _only(context: Context, name: str) -> str | None:

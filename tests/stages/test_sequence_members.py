@@ -39,8 +39,16 @@ def draw_crop(video):
     return cv2.imencode(".png", shade)[1].tobytes()
 
 
-def make_context(workdir, folds, **section):
-    """Records, features and a frame classifier, as the stages before leave them."""
+def draw_video(video, labels):
+    rows = len(labels)
+    return Video(video, [(n + 1, draw_crop(video)) for n in range(rows)], rows, {"expr": labels})
+
+
+def make_context(workdir, folds, short=(), **section):
+    """Records, features and a frame classifier, as the stages before leave them.
+
+    short: videos of 3 rows in place of ROWS.
+    """
     config, rng = expr.get_config("tiny").unlock(), np.random.default_rng(0)
     config.encoder.width = WIDTH
     config.sequence.update(length=16, stride=8, shift=4, epochs=2.0, width=8, folds=folds)
@@ -48,16 +56,13 @@ def make_context(workdir, folds, **section):
     config.sequence.update(mlp_width=8, head_width=8, evaluations=1)
     mesh = make_mesh((1, 1, 1), jax.devices()[:1])
     context = Context(ml_collections.FrozenConfigDict(config), workdir, mesh)
-    labels = {v: rng.integers(0, 8, (ROWS, 1), np.int32) for vs in VIDEOS.values() for v in vs}
+    labels = {
+        v: rng.integers(0, 8, (3 if v in short else ROWS, 1), np.int32)
+        for videos in VIDEOS.values()
+        for v in videos
+    }
     splits = [
-        Split(
-            split,
-            [
-                Video(v, [(n, draw_crop(v)) for n in range(1, ROWS + 1)], ROWS, {"expr": labels[v]})
-                for v in videos
-            ],
-        )
-        for split, videos in VIDEOS.items()
+        Split(split, [draw_video(v, labels[v]) for v in videos]) for split, videos in VIDEOS.items()
     ]
     records = context.folder("prepare") / "records"
     write_corpus(records, "test", splits, progress=False)
@@ -66,8 +71,9 @@ def make_context(workdir, folds, **section):
     for split, videos in VIDEOS.items():
         folder = context.folder("extract") / "features" / split
         for v in videos:
-            values = np.eye(8, dtype=np.float32)[labels[v][:, 0]] + rng.normal(0, 1, (ROWS, WIDTH))
-            save_features(folder, v, np.arange(1, ROWS + 1, dtype=np.int32), values)
+            values = np.eye(8, dtype=np.float32)[labels[v][:, 0]]
+            values = values + rng.normal(0, 1, values.shape)
+            save_features(folder, v, np.arange(1, len(values) + 1, dtype=np.int32), values)
         source = load_index(records, split).content_hash()
         save_feature_settings(folder, encoder=encoder, width=WIDTH, source_hash=source)
     return context
