@@ -41,8 +41,8 @@ def parse(
             system = word
         elif word in systems:
             raise ValueError(
-                f"configs/{track}.py:{arg}: system {word!r} covers {', '.join(systems[word])}; "
-                f"name one of {', '.join(covering)}"
+                f"configs/{track}.py:{arg}: configs/systems/{word}.py is for "
+                f"{', '.join(systems[word])}; name one of {', '.join(covering)}"
             )
         elif word in scales:
             scale = word
@@ -204,7 +204,9 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         modalities=("face",),  # of face, sound, words and the names in `extract.stores`
         length=64,
         stride=32,  # with the head "last" of training windows alone: every frame is predicted
-        shift=32,  # a training window starts up to this many frames off its place
+        # A training window starts up to this many frames off its place; with the head "last" it is
+        # another frame that is predicted then.
+        shift=32,
         epochs=30.0,  # 0: no sequence model, the final predictions are those of frames
         batch_size=16,
         accumulate=1,
@@ -285,5 +287,5 @@ def tiny(config: ConfigDict) -> None:
 
 
 def paper(config: ConfigDict) -> None:
-    """`ctyun` (arXiv 2403.11440) without its TCN: their origins stand in configs/systems."""
+    """`ctyun` (arXiv 2403.11440) without its TCN; origins of values: configs/systems/ctyun.py."""
     importlib.import_module("configs.systems.ctyun").without_convolutions(config)

@@ -14,6 +14,7 @@ from abaw_jax.stages import parts
 from abaw_jax.stages.check import check_config
 from abaw_jax.tracks import TRACKS
 from abaw_jax.training.partition import make_mesh
+from configs import base
 
 TRACK_KEYS = ("va", "expr", "au", "ce")
 CONFIGS = {key: importlib.import_module(f"configs.{key}") for key in TRACK_KEYS}
@@ -21,7 +22,7 @@ CASES = [(key, scale) for key in TRACK_KEYS for scale in CONFIGS[key].SCALES]
 SYSTEMS = [
     (key, f"{system},{scale}")
     for system in ("ctyun", "fuxi", "masked_vit")
-    for key, scale in (("va", "paper"), ("expr", "demo"), ("expr", "tiny"), ("au", "paper"))
+    for key, scale in (("va", "demo"), ("va", "paper"), ("expr", "tiny"), ("au", "paper"))
 ]
 
 
@@ -179,7 +180,7 @@ DESCRIBED = {
 }  # fmt: skip
 COUNTS = {
     "ctyun": {"va": 20_511_371, "expr": 20_512_913, "au": 20_513_941},
-    "fuxi": {"va": 865_986, "expr": 866_376, "au": 866_636},
+    "fuxi": {"va": 874_370, "expr": 866_376, "au": 866_636},
     "masked_vit": {"va": 111_732_226, "expr": 111_738_376, "au": 111_742_476},
 }
 
@@ -197,21 +198,55 @@ def test_systems_have_as_many_parameters_as_described(system, key):
     task = parts.make_sequence_task(config, track)
     params, state = jax.eval_shape(task.init, jax.random.key(0), windows)
     found = sum(leaf.size for leaf in jax.tree.leaves(params))
-    assert found == before + head(rows, hidden, track.outputs) == COUNTS[system][key]
+    apart = (system, key) == ("fuxi", "va")  # a head for valence, another for arousal
+    heads = 2 * head(rows, hidden, 1) if apart else head(rows, hidden, track.outputs)
+    assert found == before + heads == COUNTS[system][key]
     outputs = jax.eval_shape(task.predict, params, state, windows)["probabilities"]
     assert outputs.shape == (2, 1 if system == "masked_vit" else length, track.outputs)
-    default = CONFIGS[key].get_config("paper")  # whose other models are built above
-    for section in ("image", "encoder"):
-        assert config[section].to_dict() == default[section].to_dict()
+    # The other models are those of the default system, which are built above.
+    default = CONFIGS[key].get_config("paper")
+    of_training = {"epochs", "optimizer"} if system == "fuxi" else set()
+    for section in ("image", "encoder", "pretrain", "finetune"):
+        own, other = config[section].to_dict(), default[section].to_dict()
+        changed = {name for name in own.keys() | other if own.get(name) != other.get(name)}
+        assert changed == (of_training if section == "pretrain" else set())
 
 
 def test_systems_are_named_with_their_tracks_and_scales():
     assert CONFIGS["va"].get_config("fuxi,tiny").name == "va-fuxi-tiny"
-    covers = "configs/ce.py:ctyun: system 'ctyun' covers va, expr, au; name one of mae_transformer"
-    with pytest.raises(ValueError, match=covers):
-        CONFIGS["ce"].get_config("ctyun")
+    for key in ("ce", "emi"):
+        covers = f"configs/{key}.py:fuxi: configs/systems/fuxi.py is for va, expr, au; name one of"
+        with pytest.raises(ValueError, match=covers):
+            importlib.import_module(f"configs.{key}").get_config("fuxi")
     with pytest.raises(ValueError, match="system 'fuxi' has no scale 'faces'; name one of demo"):
         CONFIGS["expr"].get_config("fuxi,faces")
+
+
+@pytest.mark.parametrize(
+    ("system", "modalities", "differing"),
+    [
+        ("ctyun", ("face",), {"paper": {"epochs"}}),
+        ("fuxi", ("face", "sound"), {scale: {"head_each"} for scale in ("demo", "tiny", "paper")}),
+        ("masked_vit", ("face",), {"paper": {"optimizer"}}),
+    ],
+)
+def test_a_system_is_one_for_all_tracks_but_for_their_losses(system, modalities, differing):
+    """What the tracks' own recipes have at a scale does not come through."""
+    for scale in ("demo", "tiny", "paper"):
+        argument = f"{system},{scale}"
+        first, *others = (CONFIGS[key].get_config(argument).sequence for key in base.SHARED)
+        unlike = {k for k in first if any(k in other and other[k] != first[k] for other in others)}
+        assert unlike - {*base.LOSS_KEYS} == differing.get(scale, set())
+        assert first.modalities == modalities and not first.apart
+
+
+@pytest.mark.parametrize("scale", ["demo", "tiny", "paper"])
+def test_the_losses_of_ctyun_are_plain_at_every_scale(scale):
+    for key, named in (("va", "output"), ("expr", "class_weights"), ("au", "positive_weights")):
+        config = CONFIGS[key].get_config(f"ctyun,{scale}")
+        for section in (config.finetune, config.sequence):
+            assert section[named] == ("linear" if key == "va" else "none")
+            assert section.label_smoothing == 0 and section.class_weights == "none"
 
 
 def test_without_convolutions_ctyun_is_the_default_system_at_paper_scale():
@@ -248,4 +283,11 @@ def test_unknown_argument_is_named(key, argument):
 
 def test_optimizer_has_no_other_values():
     with pytest.raises(KeyError, match="betas"):
-        importlib.import_module("configs.base").optimizer(1e-3, betas=(0.9, 0.95))
+        base.optimizer(1e-3, betas=(0.9, 0.95))
+
+
+def test_a_period_is_a_key_of_the_optimizers_that_have_one_alone():
+    assert "period_epochs" not in base.optimizer(1e-3)
+    for argument, period in (("paper", None), ("fuxi,paper", 2.0)):
+        section = CONFIGS["expr"].get_config(argument).sequence
+        assert section.optimizer.get("period_epochs") == period

@@ -4,6 +4,9 @@ A masked autoencoder, tuned on frames; causal temporal convolutions over its fea
 post-norm transformer over windows of them. Of the paper's five models, one on the official split
 and four of folds, sequence.folds=4 adds the folds (its own are of train and validation videos).
 
+One difference holds for all tracks but EXPR: the paper tunes its encoder on the labels of EXPR
+alone and uses it for every track; here each track's encoder is tuned on that track's labels.
+
 Origins of values: paper, code (its authors' published configs), or not published: chosen here.
 """
 
@@ -17,42 +20,51 @@ EPOCHS = {"va": 40.0, "expr": 10.0, "au": 30.0}  # paper
 def _model(config: ConfigDict) -> None:
     """What all scales have of it, whatever the sizes."""
     config.sequence.update(
+        modalities=("face",),  # paper
+        apart=False,
         tcn_kernel=5,  # paper; dilation 1, 2, 4
         positions="none",  # paper
         activation="relu",  # paper
         feature_dropout=0.0,  # not published
     )
+    # Paper: the sequence model's losses are plain and unweighted; the encoder's: not published.
+    for section in (config.finetune, config.sequence):
+        section.update(label_smoothing=0.0, class_weights="none")
+        if config.track == "va":
+            # Paper: predictions are clipped, the loss sees them unclipped. That loss, the sum of
+            # the two 1 - CCC, is twice the one here, which under AdamW changes nothing.
+            section.output = "linear"
+        if config.track == "au":
+            section.positive_weights = "none"
 
 
 def demo(config: ConfigDict) -> None:
     """The demo's sizes; not tuned. The convolutions narrow as the paper's do."""
     _model(config)
-    config.sequence.tcn = (128, 64, 32)
+    config.sequence.update(tcn=(128, 64, 32), epochs=16.0, evaluations=10)
 
 
 def tiny(config: ConfigDict) -> None:
     """Seconds; for tests."""
     _model(config)
-    config.sequence.tcn = (16, 8)
+    config.sequence.update(tcn=(16, 8), epochs=4.0, evaluations=2)
 
 
 def paper(config: ConfigDict) -> None:
-    """As published, but for the encoder: see `without_convolutions`."""
+    """As published, but for the encoder's labels."""
     without_convolutions(config)
-    _model(config)
     config.sequence.tcn = (768, 256, 128)  # paper
     # Paper: a majority filter of width 40 for EXPR, here searched on validation; else no filter.
     config.ensemble.kinds = ("majority",) if config.track == "expr" else ()
 
 
 def without_convolutions(config: ConfigDict) -> None:
-    """All but the TCN: the paper scale of `mae_transformer`, too.
+    """All but the TCN and the filter: the paper scale of `mae_transformer`, too.
 
-    One difference holds for all tracks but EXPR: the paper tunes its encoder on the labels of EXPR
-    alone and uses it for every track; here each track's encoder is tuned on that track's labels.
     The paper's images for pre-training (AffectNet, RAF-DB, FER2013, FER+) are those that
     pretrain.corpora names, beside Aff-Wild2's crops.
     """
+    _model(config)
     config.corpus.demo_size = ""
     config.image.update(
         size=224,
@@ -85,7 +97,6 @@ def without_convolutions(config: ConfigDict) -> None:
         batch_size=256,  # paper
         optimizer=base.optimizer(1e-4, layer_decay=0.65),  # 1e-4, AdamW: paper; decay not published
         dropout=0.0,  # not published
-        label_smoothing=0.0,  # not published
     )
     config.sequence.update(
         length=300,  # paper
@@ -106,18 +117,8 @@ def without_convolutions(config: ConfigDict) -> None:
         mlp_width=512,
         head_width=256,
         dropout=0.3,  # 0.0 in the code
-        positions="none",  # paper
-        feature_dropout=0.0,
-        label_smoothing=0.0,  # paper: losses are plain
-        evaluations=10,
+        evaluations=10,  # not published
     )
-    for section in (config.finetune, config.sequence):
-        if config.track == "va":
-            # Paper: predictions are clipped, the loss sees them unclipped. That loss, the sum of
-            # the two 1 - CCC, is twice the one here, which under AdamW changes nothing.
-            section.output = "linear"
-        if config.track == "au":
-            section.positive_weights = "none"  # paper: unweighted
     if config.track == "au":
         config.ensemble.search_thresholds = False  # paper: 0.5
 

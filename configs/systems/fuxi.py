@@ -21,6 +21,7 @@ def _model(config: ConfigDict) -> None:
         # package's own log-mel features; whose own are those of the paper names their stores in
         # extract.stores, and here in place of "sound".
         modalities=("face", "sound"),
+        apart=False,
         join_slope=0.1,  # paper
         project=False,  # paper: the last of `join` is the encoder's width
         positions="none",  # paper
@@ -29,6 +30,7 @@ def _model(config: ConfigDict) -> None:
         label_smoothing=0.0,  # paper: there is none
     )
     if config.track == "va":
+        config.sequence.head_each = True  # paper
         # Paper: outputs are clamped, in the loss too. That loss, the sum of the two 1 - CCC, is
         # twice the one here, which under AdamW changes nothing.
         config.sequence.output = "clip"
@@ -44,13 +46,17 @@ def _model(config: ConfigDict) -> None:
 def demo(config: ConfigDict) -> None:
     """The demo's sizes; not tuned."""
     _model(config)
-    config.sequence.update(join=(128, 64), width=64, mlp_width=64, heads=4, head_width=32)
+    config.sequence.update(
+        join=(128, 64), width=64, mlp_width=64, heads=4, head_width=32, epochs=16.0, evaluations=10
+    )
 
 
 def tiny(config: ConfigDict) -> None:
     """Seconds; for tests."""
     _model(config)
-    config.sequence.update(join=(32, 16), width=16, mlp_width=16, heads=4, head_width=8)
+    config.sequence.update(
+        join=(32, 16), width=16, mlp_width=16, heads=4, head_width=8, epochs=4.0, evaluations=2
+    )
 
 
 def paper(config: ConfigDict) -> None:

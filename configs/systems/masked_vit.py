@@ -21,6 +21,8 @@ from configs import base
 def _model(config: ConfigDict) -> None:
     """What all scales have of it, whatever the sizes."""
     config.sequence.update(
+        modalities=("face",),  # paper
+        apart=False,
         mask_rate=0.2,  # paper: .2, .5 and .8 are compared
         mask_unit="frames",  # paper; values in the code
         feature_dropout=0.0,
@@ -55,7 +57,7 @@ def demo(config: ConfigDict) -> None:
 def tiny(config: ConfigDict) -> None:
     """Seconds; for tests."""
     _model(config)
-    config.sequence.update(length=8, stride=8, shift=8, epochs=1.0)
+    config.sequence.update(length=8, stride=8, shift=8, epochs=1.0, evaluations=2)
 
 
 def paper(config: ConfigDict) -> None:
