@@ -14,20 +14,21 @@ from abaw_jax.training.state import map_named, named_leaves
 AXES = ("data", "fsdp", "tensor")
 BATCH = P(("data", "fsdp"))
 
-# Path of a parameter -> where its dimensions lie. `fsdp` splits the larger side of a kernel,
-# `tensor` heads and the hidden side of an MLP; what is small is repeated on every device.
+# Path of a parameter -> where its dimensions lie. `fsdp` splits the larger side of a kernel, but of
+# those that may take features as they come, of any width, the other; `tensor` heads and the hidden
+# side of an MLP; what is small is repeated on every device.
 RULES = (
     (r"(.*/)?(bias|scale|negative_slope|cls_token|mask_token)", P()),
     (r"(.*/)?attn/qkv/kernel", P("fsdp", None, "tensor", None)),
     (r"(.*/)?attn/proj/kernel", P("tensor", None, "fsdp")),
     (r"(.*/)?mlp/fc1/kernel", P("fsdp", "tensor")),
     (r"(.*/)?mlp/fc2/kernel", P("tensor", "fsdp")),
-    (r"(.*/)?(patch_embed|decoder_pred)/kernel", P(None, "fsdp")),
-    (r"(.*/)?tcn/layers_\d+/conv[12]/kernel", P(None, "fsdp", None)),
     (
-        r"(.*/)?(decoder_embed|join/fc\d+|residual|project|head(_[a-z]+)?(/fc[12])?)/kernel",
-        P("fsdp", None),
+        r"(.*/)?(patch_embed|decoder_pred|join/fc\d+|residual|project)/kernel",
+        P(None, "fsdp"),
     ),
+    (r"(.*/)?tcn/layers_\d+/conv[12]/kernel", P(None, None, "fsdp")),
+    (r"(.*/)?(decoder_embed|head(_[a-z\d]+)?(/fc[12])?)/kernel", P("fsdp", None)),
 )
 
 

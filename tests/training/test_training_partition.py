@@ -33,14 +33,16 @@ def model_params() -> dict:
     )
     convolutions = sequence.clone(tcn=(768, 256, 128), depth=1)
     joined = sequence.clone(join=(256, 128), width=128, project=False, depth=1)
+    joined = joined.clone(outputs=2, head_each=True)
     last = sequence.clone(width=768, heads=8, project=False, head="last", depth=1)
-    mask = jnp.ones((1, 100), bool)
+    mask, odd = jnp.ones((1, 100), bool), jnp.zeros((1, 100, 817))  # with sound
     calls = {
         "mae": (MAE(vit), images, jnp.zeros((1, 196))),
         "frames": (FrameClassifier(vit, 8), images),
         "sequence": (sequence, features, mask),
-        "sequence with convolutions": (convolutions, features, mask),
-        "sequence of joined features": (joined, features, mask),
+        "sequence of several modalities": (sequence.clone(depth=1), odd, mask),
+        "sequence with convolutions": (convolutions, odd, mask),
+        "sequence of joined features": (joined, odd, mask),
         "sequence of a last frame": (last, features, mask),
     }
     return {
