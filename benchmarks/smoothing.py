@@ -6,7 +6,7 @@ Draws 600 videos of random values and smooths each by itself; prints one JSON li
 
     ours    `smooth_values`: windows are cut at a video's ends, weights renormalised
     peer    uniform_filter1d, gaussian_filter1d, median_filter along time, float32 in and out,
-            the last value repeated beyond the ends
+            the last value repeated beyond the ends; majority: uniform_filter1d of the votes
     ratio   peer / ours, seconds; higher is better for ours
 
 `result` is the mean of the first video's values away from its ends, where the two agree. Without
@@ -22,7 +22,7 @@ import numpy as np
 import turns
 
 VIDEOS, OUTPUTS = 600, 12
-WIDTHS = {"box": 25, "gaussian": 8, "median": 25}
+WIDTHS = {"box": 25, "gaussian": 8, "median": 25, "majority": 25}
 
 
 def main() -> None:
@@ -65,10 +65,15 @@ def make_ours(name: str, width: int):
 def make_peer(name: str, width: int):
     from scipy import ndimage
 
+    def majority(video):
+        votes = np.eye(video.shape[1], dtype=np.float32)[video.argmax(axis=1)]
+        return ndimage.uniform_filter1d(votes, width, axis=0, mode="nearest")
+
     functions = {
         "box": lambda video: ndimage.uniform_filter1d(video, width, axis=0, mode="nearest"),
         "gaussian": lambda video: ndimage.gaussian_filter1d(video, width, axis=0, mode="nearest"),
         "median": lambda video: ndimage.median_filter(video, (width, 1), mode="nearest"),
+        "majority": majority,
     }
     versions = {p: importlib.metadata.version(p) for p in ("scipy", "numpy")}
     return functions[name], versions
