@@ -35,6 +35,13 @@ def parse(argv: list[str]) -> list[str]:
         if CONFIG.value is None:
             raise InputError("--config is missing: name a recipe, such as --config=configs/expr.py")
         recipe.check_sections(CONFIG.value)  # the file is loaded on first use
+        changed = config_flags.get_override_values(flags.FLAGS["config"])
+        for key in ("track", "system"):
+            if key in changed:
+                raise InputError(
+                    f"config.{key}: a flag cannot change it; name it by the config itself, as in "
+                    "--config=configs/va.py:ctyun"
+                )
         return rest
     except Exception as error:
         lines = str(error).strip("'\"").replace("\\n", "\n").splitlines()

@@ -213,7 +213,8 @@ def test_killed_anywhere_ends_with_the_same_score(whole, commands, tmp_path):
 BAD_FLAGS = {
     "epochs": "--config.finetune.epoch=3",
     "config.finetune.epochs": "--config.finetune.epochs=many",
-    "exprs": "--config.track=exprs",
+    "config.track": "--config.track=va",
+    "config.system": "--config.system=fuxi",
     "prepair": "--stages=prepair",
     "worksdir": "--worksdir=x",
     "mesh": "--config.mesh.data=3",
