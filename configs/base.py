@@ -31,12 +31,18 @@ def parse(
 ) -> tuple[str, str]:
     """(system, scale) of a config's argument: a name of either kind, both, or nothing.
 
-    The first of each is the default. Raises ValueError for any other word, and for a system that
-    does not cover the track.
+    The first of each is the default. Raises ValueError for any other word, for two of a kind, and
+    for a system that does not cover the track.
     """
     covering = [name for name, tracks in systems.items() if track in tracks]
     system, scale = covering[0], scales[0]
-    for word in filter(None, arg.split(",")):
+    words = list(filter(None, arg.split(",")))
+    for kind, names in (("system", covering), ("scale", scales)):
+        if len(named := [word for word in words if word in names]) > 1:
+            raise ValueError(
+                f"configs/{track}.py:{arg}: {' and '.join(named)}; name one {kind} at most"
+            )
+    for word in words:
         if word in covering:
             system = word
         elif word in systems:

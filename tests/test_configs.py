@@ -12,6 +12,7 @@ from abaw_jax.data.demo import layout
 from abaw_jax.recipe import STAGES
 from abaw_jax.stages import parts
 from abaw_jax.stages.check import check_config
+from abaw_jax.stages.parts import parse_weight_rule
 from abaw_jax.tracks import TRACKS
 from abaw_jax.training.partition import make_mesh
 from configs import base
@@ -271,6 +272,19 @@ def test_paper_scales_differ_where_the_papers_do():
 def test_sections_belong_to_stages(key):
     used = {section.split(".")[0] for stage in STAGES.values() for section in stage.sections}
     assert set(CONFIGS[key].get_config()) - used == {"system", "name", "mesh", "threads"}
+
+
+@pytest.mark.parametrize("argument", ["tiny,paper", "ctyun,fuxi", "ctyun,tiny,ctyun"])
+def test_two_of_a_kind_are_named(argument):
+    with pytest.raises(ValueError, match="and .*; name one (system|scale) at most"):
+        CONFIGS["va"].get_config(argument)
+
+
+def test_the_paper_of_fuxi_weighs_classes_by_its_own_numbers():
+    for key in ("expr", "au"):
+        rule = CONFIGS[key].get_config("fuxi,paper").sequence.class_weights
+        numbers, _ = parse_weight_rule(rule, TRACKS[key].outputs, "class_weights")
+        assert len(numbers) == TRACKS[key].outputs and min(numbers) == 1.0
 
 
 @pytest.mark.parametrize("argument", ["papr", "paper,xl", "hsemotion"])

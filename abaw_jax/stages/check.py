@@ -47,6 +47,8 @@ COUNTS = (
     "sequence.length",
     "sequence.stride",
     "sequence.tcn_kernel",
+    "sequence.mlp_width",
+    "sequence.head_width",
     *(f"{section}.{key}" for section in TRAINED for key in ("batch_size", "accumulate")),
     *(f"{section}.evaluations" for section in ("finetune", "sequence")),
 )
@@ -144,9 +146,16 @@ def _check_sequence(config: Any) -> None:
 
     if not 0 <= section.mask_rate < 1:
         refuse("mask_rate", "; expected 0 up to below 1")
-    for key in ("depth", "patience"):
+    for key in ("depth", "patience", "shift"):
         if section[key] < 0:
             refuse(key, "; expected at least 0")
+    if section.shift and track.per_clip:
+        refuse("shift", f": a window of {track.name} is a whole clip; expected 0")
+    if section.optimizer.layer_decay != 1:
+        raise InputError(
+            f"config.sequence.optimizer.layer_decay: {section.optimizer.layer_decay}; expected 1: "
+            "only an image encoder has blocks of layers to tell apart"
+        )
     for key in ("join", "tcn"):
         if not all(isinstance(width, int) and width > 0 for width in section[key]):
             refuse(key, "; expected widths of at least 1, or () for none")
@@ -203,9 +212,10 @@ def _check_loss(config: Any, name: str, make_task: Callable[..., Any]) -> None:
         weights[track.key] = {}
         for option in WEIGHT_RULES:
             rule = part.get(option)
-            if rule is None or parse_weight_rule(rule, track.outputs, option)[0] == "none":
+            found = "none" if rule is None else parse_weight_rule(rule, track.outputs, option)[0]
+            if found == "none":
                 continue
-            if isinstance(rule, str) and track.label_type != "int32":
+            if isinstance(found, str) and track.label_type != "int32":
                 raise InputError(f"{option} {rule!r}: {track.name} has no classes to count")
             weights[track.key][option] = (1.0,) * track.outputs
     make_task(config, TRACKS[config.track], weights)

@@ -271,11 +271,18 @@ def parse_weight_rule(
 ) -> tuple[str | tuple[float, ...], tuple[float, ...]]:
     """(name of a rule, its parameters) or (the numbers that were given, ()).
 
+    Numbers may come as text with commas between, as from a command line: '1, 2.5, 4'.
     Raises InputError for an unknown name, a parameter that cannot be, or other than one number of
     at least 0 for each class.
     """
-    if not isinstance(rule, str):
-        numbers = tuple(float(number) for number in rule)
+    if not isinstance(rule, str) or "," in rule:
+        given = rule.strip("()[] ").rstrip(",").split(",") if isinstance(rule, str) else rule
+        try:
+            numbers = tuple(float(number) for number in given)
+        except ValueError:
+            raise InputError(
+                f"{option} {rule!r}; expected {classes} numbers with commas between"
+            ) from None
         if len(numbers) != classes or not all(0 <= number < math.inf for number in numbers):
             raise InputError(f"{option} {numbers}; expected {classes} numbers of at least 0")
         return numbers, ()
@@ -283,7 +290,8 @@ def parse_weight_rule(
     known = WEIGHT_RULES[option]
     if name not in known or (colon and known[name] is not _effective):
         raise InputError(
-            f"{option} {rule!r}; expected one of {', '.join(known)}, or {classes} numbers"
+            f"{option} {rule!r}; expected one of {', '.join(known)}, or {classes} numbers "
+            "with commas between"
         )
     if not colon:
         return name, ()

@@ -53,6 +53,9 @@ def test_impossible_numbers_of_frozen_blocks_are_named(config, count, epochs, na
         ("sequence.mask_unit", "pixels", "one of frames, values"),
         ("sequence.mask_rate", 1.0, "below 1"),
         ("sequence.patience", -1, "at least 0"),
+        ("sequence.shift", -1, "at least 0"),
+        ("sequence.head_width", 0, "at least 1"),
+        ("sequence.class_weights", "1,2,3", "expected 8 numbers of at least 0"),
         ("sequence.depth", -1, "at least 0"),
         ("sequence.depth", 0, "config.sequence.positions: 'alibi' without an encoder"),
         ("sequence.tcn_kernel", 0, "at least 1"),
@@ -99,6 +102,7 @@ def test_decisions_that_a_track_cannot_take_are_named(track, key, value, named):
         (expr, {"tcn": (16, 8)}, "width: 32; expected 8, the last of config.sequence.tcn, or"),
         (expr, {"join": (16, 8)}, "width: 32; expected 8, the last of config.sequence.join, or"),
         (expr, {"modalities": ("face", "sound")}, "project: False with several modalities"),
+        (emi, {"shift": 8}, "shift: 8: a window of EMI is a whole clip; expected 0"),
         (emi, {"head": "last"}, "head: 'last': labels of EMI are of clips, not of a last frame"),
     ],
 )
@@ -109,6 +113,12 @@ def test_sequence_parts_that_do_not_go_together_are_named(module, changes, named
     made.sequence.update(changes)
     with pytest.raises(InputError, match=rf"^config\.sequence\.{named}"):
         check_config(made, make_mesh())
+
+
+def test_a_rate_by_layer_is_for_encoders_of_images(config):
+    config.sequence.optimizer.layer_decay = 0.8
+    with pytest.raises(InputError, match="^config.sequence.optimizer.layer_decay: 0.8; expected 1"):
+        check_config(config, make_mesh())
 
 
 @pytest.mark.parametrize("arg", ["tiny", "tiny,together"])

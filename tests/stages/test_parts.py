@@ -65,8 +65,10 @@ def test_largest_count_over_count_against_the_weights_that_fuxi_printed():
     near = np.isclose(weights, AU_PRINTED, rtol=0.035)
     assert near.tolist() == [True] * 9 + [False, True, True]
     assert weights[9] == pytest.approx(22.105, rel=0.11) and weights[10] == 1.0
-    # Given as numbers they are what they are.
+    # Given as numbers, or as their text, they are what they are.
     assert parts.make_class_weights(AU_PRINTED, rows, 12) == AU_PRINTED
+    for text in (str(AU_PRINTED), ",".join(map(str, AU_PRINTED))):
+        assert parts.make_class_weights(text, rows, 12) == AU_PRINTED
 
 
 def test_other_rules_by_their_formulas():
@@ -111,6 +113,8 @@ def test_weights_of_units():
         ("effective:1", "class_weights", "between 0 and 1"),
         ("effective:x", "class_weights", "between 0 and 1"),
         ((1.0,), "class_weights", "expected 2 numbers of at least 0"),
+        ("1,2,3", "class_weights", "expected 2 numbers of at least 0"),
+        ("1, none", "class_weights", "expected 2 numbers with commas between"),
         ((1.0, -1.0), "class_weights", "expected 2 numbers of at least 0"),
         ((1.0, math.nan), "positive_weights", "expected 2 numbers of at least 0"),
     ],
