@@ -51,7 +51,8 @@ def tiny(config: ConfigDict) -> None:
 
 
 def paper(config: ConfigDict) -> None:
-    """As published, but for the encoder's labels."""
+    """As published, but for the encoder's labels, the four models of folds and the images of other
+    corpora in pre-training, which sequence.folds and pretrain.corpora add."""
     without_convolutions(config)
     config.sequence.tcn = (768, 256, 128)  # paper
     # Paper: a majority filter of width 40 for EXPR, here searched on validation; else no filter.

@@ -6,9 +6,10 @@ windows need not end at a frame.
 
 The paper's features are those of a frozen ViT-B/16 trained on ImageNet-21k. Here they are
 those of the system `mae_transformer`: an encoder of the same form, pre-trained as a masked
-autoencoder on the crops and tuned on the track's frames; finetune.frozen_blocks=12 leaves it as
-pre-trained. Whose own are the paper's names their store in extract.stores and sequence.modalities,
-and sets sequence.project=True, as a store has one number more.
+autoencoder on the crops and tuned on the track's frames; finetune.frozen_blocks, set to
+encoder.depth, tunes its last norm alone. Whose own are the paper's names their store in
+extract.stores and sequence.modalities, and sets sequence.project=True, as a store has one number
+more.
 
 Origins of values: paper, code (its authors'), or not published: chosen here.
 """
@@ -25,7 +26,7 @@ def _model(config: ConfigDict) -> None:
         apart=False,
         mask_rate=0.2,  # paper: .2, .5 and .8 are compared
         mask_unit="frames",  # paper; values in the code
-        feature_dropout=0.0,
+        feature_dropout=0.0,  # not published
         project=False,  # paper
         positions="sincos",  # paper
         activation="relu",  # not published; torch's default
@@ -87,7 +88,9 @@ def paper(config: ConfigDict) -> None:
     )
     config.ensemble.update(
         kinds=(),  # paper: there is no filter
-        gaps="nearest",  # paper
+        # Paper. It is of predictions frame by frame; the windows fill a missing crop with the frame
+        # before it, so that they leave no gap.
+        gaps="nearest",
     )
     if config.track == "au":
         config.ensemble.search_thresholds = False  # not published
