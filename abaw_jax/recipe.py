@@ -227,6 +227,8 @@ def _run_stage(name: str, context: Context, results: dict[str, dict], redo: bool
     else:
         changed = []
     _module("check").check_config(context.config, context.mesh)
+    if name != "prepare":
+        _module("check").check_prepared(context)
     if changed:
         print(f"{name}: made again ({'; '.join(changed[:4])})", flush=True)
         # Away at once: a kill while files are removed must not leave some to be taken up.

@@ -260,6 +260,9 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         others=ConfigDict(),  # more by name: a folder of predictions with validation/ and test/
         kinds=("box", "gaussian", "median"),  # and, for one class a frame, majority
         gaps="linear",
+        # Validation videos that the report shows over time, 12 at most; empty: the one whose labels
+        # change most often and the one that scores worst.
+        report_videos=(),
     ))  # fmt: skip
     config.export = ConfigDict(dict(stablehlo=True))
     return config

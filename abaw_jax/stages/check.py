@@ -1,12 +1,14 @@
 """Values of a config that no model, optimiser or batch can be made of, found before any work."""
 
 import contextlib
+import difflib
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from jax.sharding import Mesh
 
+from abaw_jax.data.records import IMAGE_SET, load_index
 from abaw_jax.errors import InputError, unknown_name
 from abaw_jax.evaluation.ensemble import METHODS
 from abaw_jax.evaluation.scenes import read_scenes
@@ -14,6 +16,7 @@ from abaw_jax.evaluation.smoothing import smoothing_grid
 from abaw_jax.evaluation.stacking import is_choice
 from abaw_jax.models.layers import MASKED
 from abaw_jax.models.sequence import HEADS, POSITIONS
+from abaw_jax.recipe import Context
 from abaw_jax.stages.modalities import FACE, check_modalities
 from abaw_jax.stages.parts import (
     DTYPES,
@@ -31,6 +34,7 @@ from abaw_jax.tracks import TRACKS, Track
 from abaw_jax.training.partition import check_batch
 
 TRAINED = ("pretrain", "finetune", "sequence")
+MOST_VIDEOS = 12  # that a report shows over time
 CHOICES = {
     "image.normalise": NORMALISATIONS,
     "encoder.dtype": DTYPES,
@@ -121,6 +125,26 @@ def check_config(config: Any, mesh: Mesh) -> None:
         smoothing_grid(tuple(config.ensemble.kinds), config.ensemble.gaps)
         _check_decision(config.ensemble, TRACKS[config.track])
         _check_combination(config.ensemble, config.sequence, TRACKS[config.track])
+
+
+def check_prepared(context: Context) -> None:
+    """Raise InputError for a video that the config names and the prepared validation set lacks."""
+    named = tuple(context.config.ensemble.report_videos)
+    if not named:
+        return
+    videos = load_index(context.folder("prepare") / "records", "validation").videos
+    if context.track.per_clip or IMAGE_SET in videos:
+        raise InputError(
+            "config.ensemble.report_videos: nothing runs over time in a set of clips or images; "
+            "set it to ()"
+        )
+    for name in named:
+        if name not in videos:
+            near = difflib.get_close_matches(str(name), videos, n=3) or videos[:3]
+            raise InputError(
+                f"config.ensemble.report_videos: {name!r} is no validation video; of the "
+                f"{len(videos)} there are, name such as {', '.join(near)}"
+            )
 
 
 def _check_frozen(config: Any) -> None:
@@ -254,6 +278,11 @@ def _check_decision(section: Any, track: Track) -> None:
         raise InputError(f"kinds: majority counts votes for one class; {track.name} has no such")
     if section.get("match") and track.label_type != "float32":
         raise InputError(f"match: {track.name} predicts classes, whose labels have no mean")
+    if len(set(section.report_videos)) > MOST_VIDEOS:
+        raise InputError(
+            f"report_videos: {len(set(section.report_videos))} videos; expected {MOST_VIDEOS} at "
+            "most, or the report is too large to mail"
+        )
     if section.get("search_thresholds") and track.thresholds is None:
         raise InputError(f"search_thresholds: {track.name} is not decided by thresholds")
 

@@ -21,7 +21,7 @@ class Killed(BaseException):
 @pytest.fixture
 def stages(monkeypatch):
     """Stages that write one file each. ran: their names in order. fail: name -> what it raises."""
-    fake = types.SimpleNamespace(ran=[], fail={}, corpus="as it was")
+    fake = types.SimpleNamespace(ran=[], fail={}, corpus="as it was", refused=None)
 
     def make(name):
         def run(context):
@@ -37,7 +37,15 @@ def stages(monkeypatch):
             return {"score": SCORE.get(name), "split": "validation", "samples": 1}
 
         found = {"prepare": lambda context: {"root": fake.corpus}}
-        return types.SimpleNamespace(run=run, FOUND=found, check_config=lambda *_: None)
+
+        def check_prepared(context):
+            assert (context.folder("prepare") / "results.json").exists()
+            if fake.refused:
+                raise fake.refused
+
+        return types.SimpleNamespace(
+            run=run, FOUND=found, check_config=lambda *_: None, check_prepared=check_prepared
+        )
 
     monkeypatch.setattr(recipe, "_module", make)
     return fake
@@ -69,6 +77,13 @@ def test_a_refused_config_leaves_everything(tmp_path, stages):
     with pytest.raises(InputError, match=r"config.finetune.epochs: 1.0 -> 3.0.*--redo"):
         run(tmp_path, config(finetune={"epochs": 3.0}))
     assert {p: p.read_bytes() for p in tmp_path.rglob("*.json")} == before
+
+
+def test_what_the_prepared_data_refuse_is_said_before_training(tmp_path, stages):
+    stages.refused = InputError("no such video")
+    with pytest.raises(InputError, match="no such video"):
+        run(tmp_path)
+    assert stages.ran == ["prepare"] and not (tmp_path / "pretrain").exists()
 
 
 def test_redo_makes_the_stage_and_those_after_it(tmp_path, stages):
