@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-WIDTH, HEIGHT = 1000, 4000
+WIDTH, HEIGHT, HIGHEST = 1000, 4000, 16000  # HIGHEST: of a picture that browsers still take
 # The page's own words of what it draws, and what it says once it is laid out.
 PROBE = """
 <script>
@@ -47,14 +47,16 @@ def find_browser() -> str:
     sys.exit(f"no browser on the PATH; install one of {', '.join(BROWSERS)}")
 
 
-def browse(browser: str, page: pathlib.Path, *options: str) -> subprocess.CompletedProcess:
+def browse(
+    browser: str, page: pathlib.Path, *options: str, height: int = HEIGHT
+) -> subprocess.CompletedProcess:
     """Run the browser once on a page, without a window, a profile or a network."""
     with tempfile.TemporaryDirectory() as profile:
         return subprocess.run(
             [
                 browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
                 "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr",
-                f"--user-data-dir={profile}", f"--window-size={WIDTH},{HEIGHT}", *options,
+                f"--user-data-dir={profile}", f"--window-size={WIDTH},{height}", *options,
                 page.resolve().as_uri(),
             ],
             capture_output=True, text=True, timeout=120, check=True,
@@ -62,14 +64,15 @@ def browse(browser: str, page: pathlib.Path, *options: str) -> subprocess.Comple
 
 
 def check(browser: str, report: pathlib.Path, screenshot: pathlib.Path) -> tuple[str, list[str]]:
-    """(what was seen, faults) of one report; its picture goes to `screenshot`."""
-    shot = browse(browser, report, f"--screenshot={screenshot.resolve()}")
+    """(what was seen, faults) of one report; its picture goes to `screenshot`, whole."""
     with tempfile.TemporaryDirectory() as folder:
         probed = pathlib.Path(folder, "probed.html")
         probed.write_text(report.read_text(encoding="utf-8") + PROBE, encoding="utf-8")
         seen = browse(browser, probed, "--dump-dom")
-    said = re.findall(r"CONSOLE.*", shot.stderr + seen.stderr)
     attributes = dict(re.findall(r'data-(\w+)="([^"]*)"', seen.stdout))
+    height = min(int(attributes.get("height", HEIGHT)), HIGHEST)
+    shot = browse(browser, report, f"--screenshot={screenshot.resolve()}", height=height)
+    said = re.findall(r"CONSOLE.*", shot.stderr + seen.stderr)
     faults = [f"console: {line}" for line in said]
     if attributes.keys() < {"wide", "flat", "outside", "pictures", "height"}:
         return "the page was not laid out", [*faults, "the page was not laid out"]
