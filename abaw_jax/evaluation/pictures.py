@@ -136,9 +136,10 @@ def time_axis(left: float, y: float, frames: int) -> list[str]:
     """Frame numbers 1 .. frames below a picture over time, their feet at y."""
     parts = []
     for share in (0, 0.25, 0.5, 0.75, 1):
-        number = 1 + round(share * (frames - 1))
+        number = f"{1 + round(share * (frames - 1)):,}"
         anchor = "start" if share == 0 else "end" if share == 1 else "middle"
-        parts.append(words(left + share * WIDTH, y, f"{number:,}", anchor, FAINT))
+        text = f"frame {number}" if share == 0 else number
+        parts.append(words(left + share * WIDTH, y, text, anchor, FAINT))
     return parts
 
 
@@ -176,7 +177,8 @@ def strips(rows: Mapping[str, np.ndarray], classes: Sequence[str]) -> str:
     bottom = step * len(rows)
     parts += time_axis(left, bottom + 6, total)
     keys, bottom = legend(classes, COLOURS, left, bottom + 34, left + WIDTH)
-    return svg(left + WIDTH + 4, bottom + 10, "classes over time", [*parts, *keys])
+    keys.append(words(left, bottom + 22, "white: no label", colour=FAINT))
+    return svg(left + WIDTH + 4, bottom + 30, "classes over time", [*parts, *keys])
 
 
 def units(rows: Mapping[str, np.ndarray], names: Sequence[str]) -> str:
@@ -198,19 +200,35 @@ def units(rows: Mapping[str, np.ndarray], names: Sequence[str]) -> str:
     bottom = step * len(names)
     parts += time_axis(left, bottom + 9, total)
     keys, bottom = legend([f"{c}: on" for c in rows], colours, left, bottom + 36, left + WIDTH)
-    return svg(left + WIDTH + 4, bottom + 10, "units over time", [*parts, *keys])
+    keys.append(words(left, bottom + 22, "pale: off; white: no label", colour=FAINT))
+    return svg(left + WIDTH + 4, bottom + 30, "units over time", [*parts, *keys])
 
 
 def legend(
-    names: Sequence[str], colours: Sequence[str], left: float, y: float, right: float
+    names: Sequence[str],
+    colours: Sequence[str],
+    left: float,
+    y: float,
+    right: float,
+    dashes: Sequence[str] | None = None,
 ) -> tuple[list[str], float]:
-    """Colour keys from `left`, wrapped before `right`; and the last line's y."""
+    """Colour keys from `left`, wrapped before `right`; and the last line's y.
+
+    dashes: of lines, whose keys are lines as well.
+    """
     parts, x = [], left
     for i, name in enumerate(names):
         wide = 7.5 * len(name) + 38
         if x + wide > right and x > left:
             x, y = left, y + 22
-        parts.append(rect(x, y - 11, 13, 13, colours[i % len(colours)]))
+        if dashes is None:
+            parts.append(rect(x, y - 11, 13, 13, colours[i % len(colours)]))
+        else:
+            broken = f' stroke-dasharray="{dashes[i]}"' if dashes[i] else ""
+            parts.append(
+                f'<path d="M{x - 4:g} {y - 4:g}h18" stroke="{colours[i]}" stroke-width="2.5" '
+                f'stroke-linecap="round"{broken}/>\n'
+            )
         parts.append(words(x + 19, y, name))
         x += wide
     return parts, y

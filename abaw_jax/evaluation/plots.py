@@ -25,12 +25,14 @@ from abaw_jax.evaluation.pictures import (
 
 # Of the truth, of steps on the way, and of what is handed on.
 _TRUTH, _BETWEEN, _LAST = INK, (COLOURS[4], COLOURS[7], COLOURS[3]), COLOURS[1]
+# Of training, of validation, and of more models than these; on white, from those told apart best.
+_LINES = (*(COLOURS[i] for i in (5, 1, 2, 6, 3, 7)), INK)
 POINTS = 2000  # of a scatter
 STEPS = 360  # of a trajectory
 _AGES = 12  # shades of a trajectory, from its beginning to its end
 
 
-def _path(x: np.ndarray, y: np.ndarray, colour: str, width: float = 1.6) -> str:
+def _path(x: np.ndarray, y: np.ndarray, colour: str, dashes: str = "", width: float = 1.6) -> str:
     """A line through points (n,), broken where one is NaN; a point alone is a dot."""
     known = np.isfinite(x) & np.isfinite(y)
     joined = known & np.concatenate([[False], known[:-1]])
@@ -38,9 +40,10 @@ def _path(x: np.ndarray, y: np.ndarray, colour: str, width: float = 1.6) -> str:
         f"L{a:.1f} {b:.1f}" if on else f"M{a:.1f} {b:.1f}h0"
         for a, b, on in zip(x[known], y[known], joined[known], strict=True)
     ]
+    broken = f' stroke-dasharray="{dashes}"' if dashes else ""
     return (
         f'<path d="{"".join(steps)}" fill="none" stroke="{colour}" stroke-width="{width:g}" '
-        'stroke-linecap="round" stroke-linejoin="round"/>\n'
+        f'stroke-linecap="round" stroke-linejoin="round"{broken}/>\n'
     )
 
 
@@ -90,7 +93,7 @@ def over_time(
             shown = _means(np.asarray(rows[caption], np.float64)[:, k], edges)
             heights = y + high * (top - shown) / (top - low)
             wide = 1.9 if caption in (first, last) else 1.1
-            parts.append(_path(x, heights, colours[caption], wide))
+            parts.append(_path(x, heights, colours[caption], width=wide))
     bottom = step * len(names)
     parts += time_axis(left, bottom + 6, total)
     keys, bottom = legend(list(rows), [colours[c] for c in rows], left, bottom + 34, left + WIDTH)
@@ -166,17 +169,25 @@ def scatter(
     return svg(width, height, "predicted against true", parts)
 
 
-def curves(history: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> str:
-    """Figures over steps, a panel for each, two a row, as SVG.
+def curves(
+    history: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], captions: Sequence[str]
+) -> str:
+    """Figures over steps, a panel for each, two a row, and a line in it for each caption, as SVG.
 
-    history: figure -> caption ('training', 'validation') -> (steps (n,), values (n,)).
+    history: figure -> caption -> (steps (n,), values (n,)). captions: all there may be, in the
+    order of their colours. Of many steps a point is the mean of some.
     """
     left, wide, high, step_x, step_y = 76, 330, 130, 440, 200
-    colours = {"training": COLOURS[5], "validation": COLOURS[1]}
+    present = {caption for lines in history.values() for caption in lines}
+    names = [caption for caption in captions if caption in present]
+    styles = {caption: _style(i) for i, caption in enumerate(captions)}
+    colours, dashes = zip(*(styles[name] for name in names), strict=True)
+    parts, top_y = legend(names, colours, left, 14, left + step_x + wide, dashes)
+    top_y += 38
     last = max(float(steps.max()) for lines in history.values() for steps, _ in lines.values())
-    parts = []
-    for i, (figure, lines) in enumerate(history.items()):
-        x, y = left + step_x * (i % 2), 26 + step_y * (i // 2)
+    for i, (figure, found) in enumerate(history.items()):
+        x, y = left + step_x * (i % 2), top_y + step_y * (i // 2)
+        lines = {caption: _thinned(*points, wide // 2) for caption, points in found.items()}
         values = np.concatenate([values for _, values in lines.values()])
         values = values[np.isfinite(values)]
         low, top = (values.min(), values.max()) if len(values) else (0.0, 1.0)
@@ -186,12 +197,25 @@ def curves(history: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]) -
         parts += _grid(x, y, wide, high, float(low), float(top), 3)
         parts.append(words(x, y + high + 17, "0", "start", FAINT))
         parts.append(words(x + wide, y + high + 17, f"step {last:,.0f}", "end", FAINT))
-        for caption, (steps, numbers) in lines.items():
+        for caption in (name for name in names if name in lines):
+            steps, numbers = lines[caption]
             across = x + wide * steps / max(last, 1)
             down = y + high * (top - numbers) / (top - low)
-            # Thick where it is but a dot.
-            width = 6 if np.isfinite(numbers).sum() == 1 else 1.8
-            parts.append(_path(across, down, colours[caption], width))
-    height = 26 + step_y * (-(-len(history) // 2))
-    keys, height = legend(list(colours), list(colours.values()), left, height, left + wide)
-    return svg(left + step_x + wide + 12, height + 10, "figures while learning", [*parts, *keys])
+            # Thick where it is but a dot; thinner where there are many.
+            width = 6 if np.isfinite(numbers).sum() == 1 else 1.8 if len(captions) < 3 else 1.3
+            parts.append(_path(across, down, *styles[caption], width=width))
+    height = top_y + step_y * (-(-len(history) // 2)) - 36
+    return svg(left + step_x + wide + 12, height, "figures while learning", parts)
+
+
+def _style(number: int) -> tuple[str, str]:
+    """Colour and dashes of one line of many: of those after the colours, broken ones."""
+    return _LINES[number % len(_LINES)], ("", "5 4", "1 4")[number // len(_LINES) % 3]
+
+
+def _thinned(steps: np.ndarray, values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most so many points of a line, each the mean of as many."""
+    if len(steps) <= most:
+        return steps, values
+    edges = np.arange(most + 1) * len(steps) // most
+    return _means(steps, edges), _means(values, edges)

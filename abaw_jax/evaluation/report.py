@@ -40,11 +40,12 @@ class Timeline:
 
     video: its name. rows: caption -> label rows (n, W) of frames 1 .. n, with the track's mark
     where a row has no label; all of one length. The first caption is the truth, the last what is
-    handed on; those between are steps on the way (frames, sequence).
+    handed on; those between are steps on the way (frames, sequence). note: a line above it.
     """
 
     video: str
     rows: Mapping[str, np.ndarray]
+    note: str = ""
 
 
 def _column(rows: Sequence[Mapping[str, object]], column: str) -> list[str]:
@@ -235,7 +236,11 @@ def _scatter(track: Track, pairs: tuple[np.ndarray, np.ndarray] | None) -> str:
 
 
 def _over_time(track: Track, timeline: Timeline) -> str:
-    """Classes as bands, units as thin strips, numbers as lines."""
+    """Its note, and classes as bands, units as thin strips, numbers as lines."""
+    return (_note(timeline.note) if timeline.note else "") + _timeline_picture(track, timeline)
+
+
+def _timeline_picture(track: Track, timeline: Timeline) -> str:
     rows = {caption: np.asarray(found) for caption, found in timeline.rows.items()}
     if is_choice(track):
         return pictures.strips({c: found[:, 0] for c, found in rows.items()}, track.classes)
@@ -259,12 +264,24 @@ def _worst(track: Track, videos: Sequence[Mapping[str, object]]) -> str:
         rows = [{"clip": row["video"], "mean_rmse": row["mean_rmse"]} for row in videos]
         return _note(f"Of {len(videos)} clips, by their error.") + _html_table(rows[:WORST])
     note = f"Of {len(videos)} videos, each scored by its own frames."
-    return _note(note) + _html_table(videos[:WORST])
+    # The score is one of the metrics, and says so there.
+    twice = {"score"} if track.score_name in videos[0] else set()
+    rows = [{k: v for k, v in row.items() if k not in twice} for row in videos[:WORST]]
+    return _note(note) + _html_table(rows)
 
 
-def _curves(history: str | os.PathLike) -> str:
-    found = read_history(history)
-    return plots.curves(found) if found else _note("No figure was recorded.")
+def _curves(models: Mapping[str, str | os.PathLike]) -> str:
+    """Of one model training beside validation, of several a line each."""
+    found = {name: read_history(path) for name, path in models.items()}
+    if len(found) == 1:
+        (history,), captions = found.values(), ("training", "validation")
+    else:
+        history, captions = {}, tuple(found)
+        for name, figures in found.items():
+            for figure, lines in figures.items():
+                for caption, points in lines.items():
+                    history.setdefault(f"{figure}, {caption}", {})[name] = points
+    return plots.curves(history, captions) if history else _note("No figure was recorded.")
 
 
 def _settings(config: Mapping[str, object]) -> str:
@@ -284,12 +301,12 @@ def write_report(
     intervals: Mapping[str, Interval] | None = None,
     stages: Sequence[Mapping[str, object]] = (),
     pairs: tuple[np.ndarray, np.ndarray] | None = None,
-    timeline: Timeline | Sequence[Timeline] | None = None,
+    timelines: Sequence[Timeline] = (),
     videos: Sequence[Mapping[str, object]] = (),
     members: Sequence[Mapping[str, object]] = (),
     scenes: Sequence[Mapping[str, object]] = (),
     candidates: Sequence[Mapping[str, object]] = (),
-    histories: Mapping[str, str | os.PathLike] | None = None,
+    histories: Mapping[str, Mapping[str, str | os.PathLike]] | None = None,
     config: Mapping[str, object] | None = None,
     versions: Mapping[str, str] | None = None,
 ) -> None:
@@ -297,12 +314,11 @@ def write_report(
 
     notes: lines under the title (split, counts). intervals: of `confidence.bootstrap`. stages: rows
     such as {'stage', 'seconds', 'score'}. pairs: predicted and true label rows (n, W), of numbers,
-    to be drawn against each other. timeline: one video or some. videos: of
+    to be drawn against each other. timelines: a picture a video. videos: of
     `confidence.video_table`, worst first. members, scenes, candidates: rows of weights, of scenes,
-    and of a search such as `Search.table`. histories: stage -> its metrics.jsonl. config: JSON
-    values. versions: package -> version. Raises InputError as `read_history` does.
+    and of a search such as `Search.table`. histories: stage -> model -> its metrics.jsonl. config:
+    JSON values. versions: package -> version. Raises InputError as `read_history` does.
     """
-    timelines = [timeline] if isinstance(timeline, Timeline) else timeline or ()
     package_rows = [{"package": name, "version": v} for name, v in (versions or {}).items()]
     sections = [
         ("Stages", _html_table(stages)),
@@ -316,7 +332,7 @@ def write_report(
         ("Members", _html_table(members)),
         ("Scenes", _html_table(scenes)),
         ("Smoothing, tuned on validation", _html_table(candidates, track.score_name)),
-        *((f"Learning: {name}", _curves(file)) for name, file in (histories or {}).items()),
+        *((f"Learning: {name}", _curves(files)) for name, files in (histories or {}).items()),
         ("Configuration", _settings(config or {})),
         ("Versions", _html_table(package_rows)),
     ]

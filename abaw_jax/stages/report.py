@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from abaw_jax.evaluation.smoothing import Smoothing
 from abaw_jax.files import read_json
 from abaw_jax.recipe import Context
 from abaw_jax.stages.combine import Combined
+from abaw_jax.stages.members import ALL, read_members
 from abaw_jax.tracks.track import Summary, Track
 
 
@@ -38,13 +39,16 @@ def evidence(
     return found
 
 
-def histories(context: Context) -> dict[str, pathlib.Path]:
-    """The learning curves of the stages that trained."""
-    files = {
-        name: context.folder(name) / "metrics.jsonl"
-        for name in ("pretrain", "finetune", "sequence")
-    }
-    return {name: path for name, path in files.items() if path.exists()}
+def histories(context: Context) -> dict[str, dict[str, pathlib.Path]]:
+    """Stage that trained -> model of it -> its learning curves."""
+    stages = {"pretrain": [ALL], "finetune": [ALL], "sequence": list(read_members(context))}
+    found = {}
+    for stage, models in stages.items():
+        folder = context.folder(stage)
+        files = {m: folder / ("" if m == ALL else m) / "metrics.jsonl" for m in models}
+        files = {model: path for model, path in files.items() if path.exists()}
+        found |= {stage: files} if files else {}
+    return found
 
 
 def stage_rows(context: Context) -> list[dict[str, Any]]:
@@ -111,28 +115,49 @@ def with_threshold_column(summary: Summary, decision: Decision) -> Summary:
     )
 
 
-def timeline(
+def timelines(
     track: Track,
     labels: Mapping[str, np.ndarray],
     predictions: Mapping[str, Mapping[str, Prediction]],
     decision: Decision,
-) -> Timeline | None:
-    """The validation video whose label changes most often, over time; None for clips and images.
+    table: Sequence[Mapping[str, Any]],
+    chosen: Sequence[str] = (),
+) -> list[Timeline]:
+    """The chosen validation videos over time; none of clips and images.
 
-    predictions: of the frames, then of what is decided.
+    Of no choice the one whose labels change most often, and the one that scores worst. predictions:
+    of the frames, then of what is decided. table: of `confidence.video_table`.
     """
     if track.per_clip or IMAGE_SET in labels:
-        return None
+        return []
+    places = {row["video"]: place for place, row in enumerate(reversed(table), start=1)}
+    reasons = {video: [] for video in chosen}
+    if not chosen:
+        reasons[_liveliest(labels)] = ["Its labels change most often."]
+        if table:
+            reasons.setdefault(table[0]["video"], []).append("It scores worst.")
+    scores = {row["video"]: row["score"] for row in table}
+
+    def decide(member: str, video: str, decision: Decision) -> np.ndarray:
+        found = decision.apply(predictions[member][video], len(labels[video]), track)
+        return track.decode(found.values)
+
+    found = []
+    for video, notes in reasons.items():
+        if video in scores:
+            place = f"place {places[video]} of {len(places)}"
+            notes = [f"{track.score_name} {scores[video]:.4f} by its own frames, {place}.", *notes]
+        rows = {"labels": labels[video]}
+        rows |= {member: decide(member, video, Decision(Smoothing())) for member in predictions}
+        rows["final"] = decide(list(predictions)[-1], video, decision)
+        found.append(Timeline(video, rows, " ".join(notes)))
+    return found
+
+
+def _liveliest(labels: Mapping[str, np.ndarray]) -> str:
+    """The video whose label changes most often; of equals the first by name."""
 
     def changes(video: str) -> int:
         return int((np.diff(labels[video], axis=0) != 0).any(axis=1).sum())
 
-    video = max(sorted(labels), key=changes)
-    count = len(labels[video])
-
-    def decide(member: str, decision: Decision) -> np.ndarray:
-        return track.decode(decision.apply(predictions[member][video], count, track).values)
-
-    rows = {"labels": labels[video]}
-    rows |= {member: decide(member, Decision(Smoothing())) for member in predictions}
-    return Timeline(video, rows | {"final": decide(list(predictions)[-1], decision)})
+    return max(sorted(labels), key=changes)

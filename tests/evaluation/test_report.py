@@ -24,6 +24,8 @@ ROWS = [
     {"stage": "pretrain", "seconds": 1234.56, "score": None, "steps": 12000},
     {"stage": "a|b", "seconds": 3.0, "score": 0.41234},
 ]
+HOSTILE = "<script>alert('&')</script>\"|.."
+RANKS = range(1, 11)
 
 
 def summary(seed=0):
@@ -86,19 +88,20 @@ def test_page_holds_everything_and_nothing_from_outside(tmp_path):
     history = tmp_path / "metrics.jsonl"
     history.write_text('{"step": 1, "loss": 2.5}\n')
     timelines = [
-        Timeline(name, {"labels": labels, "predicted": labels[::-1]}) for name in ("v_left", "w")
+        Timeline(name, {"labels": labels, "predicted": labels[::-1]}, note)
+        for name, note in (("v_left", "<b>liveliest</b>"), (HOSTILE, ""))
     ]
     text, tree = page(
         tmp_path / "report.html",
         notes=["validation <1>"],
         intervals={"score": Interval(0.4, 0.35, 0.45), "macro_f1": Interval(0.4, 0.35, 0.45)},
         stages=ROWS,
-        timeline=timelines,
-        videos=[{"video": f"v{i}", "score": 0.1 * i} for i in range(12)],
-        members=[{"member": "face", "Neutral": 0.5}],
-        scenes=[{"scene": "day", "videos": 3}],
+        timelines=timelines,
+        videos=[{"video": HOSTILE, "score": 0.0}, *({"video": f"v{i}", "score": i} for i in RANKS)],
+        members=[{"member": HOSTILE, "Neutral": 0.5}],
+        scenes=[{"scene": HOSTILE, "videos": 3}],
         candidates=candidates,
-        histories={"finetune": history},
+        histories={"finetune": {"all": history}, "sequence": {"all": history, HOSTILE: history}},
         config={"finetune": {"epochs": 3, "name": "<a&b>"}},
         versions={"jax": "0.10.2"},
     )
@@ -112,18 +115,21 @@ def test_page_holds_everything_and_nothing_from_outside(tmp_path):
         "F1 of each class",
         "Confusion",
         "v_left over time",
-        "w over time",
+        f"{HOSTILE} over time",
         "Worst videos",
         "Members",
         "Scenes",
         "Smoothing, tuned on validation",
         "Learning: finetune",
+        "Learning: sequence",
         "Configuration",
         "Versions",
     ]
-    assert pictures_of(tree)[2:] == ["classes over time"] * 2 + ["figures while learning"]
+    assert pictures_of(tree)[2:] == ["classes over time"] * 2 + ["figures while learning"] * 2
+    assert "<b>liveliest</b>" in [p.text for p in tree.iter("p")]
     cells = [cell.text for cell in tree.iter("td")]
-    assert "v9" in cells and "v10" not in cells and "Of 12 videos" in text
+    assert cells.count(HOSTILE) == 3 and "v9" in cells and "v10" not in cells
+    assert "Of 11 videos" in text
     best = [row for row in tree.iter("tr") if row.get("class") == "best"]
     assert [cell.text for cell in best[0]] == ["box", "5", "0.4000"] and len(best) == 1
     (settings,) = tree.iter("pre")
@@ -162,7 +168,7 @@ def test_each_track_over_time(tmp_path, track, bars, over_time):
         tmp_path / "report.html",
         track,
         track.summary(track.evaluate(predicted, labels)),
-        timeline=Timeline("v", rows),
+        timelines=[Timeline("v", rows)],
     )
     assert bars in headings(tree) and pictures_of(tree)[-len(over_time) :] == over_time
     if track is AU:
@@ -270,10 +276,47 @@ def test_curves_of_one_figure_and_of_nothing_but_nan():
     line = (np.array([10.0, 20.0]), np.array([3.0, 1.0]))
     nothing = (np.array([20.0]), np.array([np.nan]))
     history = {"loss": {"training": line, "validation": nothing}, "f1": {"validation": nothing}}
-    drawn_lines = [p for p in paths(plots.curves(history)) if p[0] != pictures.GRID]
+    svg = plots.curves(history, ("training", "validation"))
+    drawn_lines = [p for p in paths(svg) if p[0] != pictures.GRID and "v" not in p[2]]
+    keys, drawn_lines = drawn_lines[:2], drawn_lines[2:]
+    assert [d[-3:] for _, _, d in keys] == ["h18"] * 2
     assert [len(points) for _, points, _ in drawn_lines] == [2, 0, 0]
     ((_, points, _), *_) = drawn_lines
     assert points[0, 1] < points[1, 1] and points[1, 0] - points[0, 0] == pytest.approx(165)
+
+
+def test_each_of_many_models_has_a_line_of_its_own(tmp_path):
+    """Told apart by colour or dashes, named once, and never longer than the panel has room for."""
+    steps = np.arange(1, 5001)
+    models = [f"fold{i}" for i in range(12)]
+    history = {
+        figure: {name: (steps, np.cos(steps / (i + 1))) for i, name in enumerate(models)}
+        for figure in ("loss, training", "f1, validation")
+    }
+    svg = plots.curves(history, models)
+    assert [svg.count(f">{name}<") for name in models] == [1] * 12
+    tree = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}path")
+    found = [p for p in tree if p.get("stroke-width")]
+    styles = [(p.get("stroke"), p.get("stroke-dasharray")) for p in found]
+    assert len(set(styles)) == 12 and styles == styles[:12] * 3  # keys, and two panels
+    assert max(p.get("d").count("L") for p in found) < 200
+    assert len(svg) < 100_000
+
+
+def test_models_of_a_stage_share_a_panel_for_each_figure(tmp_path):
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("all", "fold1")}
+    for path in files.values():
+        path.write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "evaluation/loss": 2}\n')
+    text, _ = page(tmp_path / "report.html", histories={"sequence": files})
+    for heading in ("loss, training", "loss, validation", "all", "fold1"):
+        assert text.count(f">{heading}</text>") == 1
+
+
+def test_the_worst_videos_have_no_figure_twice(tmp_path):
+    row = {"video": "v", "score": 0.25, EXPR.score_name: 0.25, "accuracy": 0.5}
+    _, tree = page(tmp_path / "report.html", videos=[row])
+    heads = [cell.text for cell in list(tree.iter("thead"))[-1].iter("th")]
+    assert heads == ["video", EXPR.score_name, "accuracy"]
 
 
 def test_units_predicted_above_true():

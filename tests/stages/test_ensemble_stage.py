@@ -176,6 +176,7 @@ def test_the_report_says_what_the_score_rests_on(done):
     assert f"{outcome['score']:.4f}" in page
     assert f"{outcome['metrics']['sequence_cross_validated']:.4f}" in page
     assert "sequence, cross-validated" in page
+    assert 1 <= page.count(" over time</h2>") <= 2 and "Its labels change most often." in page
     assert ("own threshold" in page) == (context.config.track == "au")
     assert ("Matched to the mean" in page) == (context.config.track == "va")
 
