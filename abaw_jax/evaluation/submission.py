@@ -2,7 +2,8 @@
 
 A line is `<video>/<number>.jpg,<label row>`; the header is the track's, in the example's spelling.
 Lines exist for frames that have no crop: they are filled from their neighbours. Where labels are of
-clips, a line names the clip by its number; a clip is a video whose only frame is 1.
+clips, a line names the clip by its number; a clip is a video whose only frame is 1. What is read
+may have its cells in quotes, as some programs write csv; what is written has none.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from abaw_jax.evaluation.predictions import Prediction, load_predictions
 from abaw_jax.evaluation.smoothing import Smoothing, smooth_prediction
 from abaw_jax.evaluation.stacking import is_choice
 from abaw_jax.files import atomic_write
-from abaw_jax.tracks.annotations import clip_name, parse_rows, read_lines
+from abaw_jax.tracks.annotations import clip_name, parse_rows, read_lines, split_cells
 from abaw_jax.tracks.track import Track
 
 
@@ -47,17 +48,25 @@ def decoder(
     return functools.partial(track.decode, thresholds=thresholds)
 
 
-def _read_lines(path: str | os.PathLike, track: Track) -> tuple[str, list[str]]:
-    """The header, whose names must be the track's in any case, and the lines below it."""
+def _read_rows(path: str | os.PathLike, track: Track) -> tuple[str, list[list[str]]]:
+    """The header, whose names must be the track's in any case, and the cells of each line below."""
     lines = read_lines(path)
-    header = ",".join(name.strip() for name in lines[0].split(","))
-    if header.lower() != track.header.lower():
+    header, *rows = (_cells(line, f"{path}:{number}") for number, line in enumerate(lines, 1))
+    if ",".join(header).lower() != track.header.lower():
         raise InputError(
             f"{path}:1: header {lines[0].strip()[:120]!r}; {track.name} has {track.header!r}"
         )
-    if len(lines) == 1:
+    if not rows:
         raise InputError(f"{path}: has no line below its header")
-    return header, lines[1:]
+    return ",".join(header), rows
+
+
+def _cells(line: str, where: str) -> list[str]:
+    """The cells of a line, one at least, without quotes and spaces round them."""
+    cells = [cell.strip() for cell in split_cells(line, where)] or [""]
+    if len(cells) != line.count(",") + 1:
+        raise InputError(f"{where}: {line.strip()[:80]!r} has a comma in quotes; take it out")
+    return cells
 
 
 def _place(text: str, track: Track) -> tuple[str, int] | None:
@@ -108,22 +117,19 @@ def read_example(path: str | os.PathLike, track: Track) -> Locations:
     Raises InputError as file:line for another track's header, a location that is not
     `<video>/<number>.jpg`, or one that stands twice.
     """
-    header, lines = _read_lines(path, track)
-    return _locations(header, [line.split(",", 1)[0].strip() for line in lines], path, track)
+    header, rows = _read_rows(path, track)
+    return _locations(header, [cells[0] for cells in rows], path, track)
 
 
 def _parse(path: str | os.PathLike, track: Track) -> tuple[Locations, np.ndarray]:
     """The locations of a submission and its label rows (lines, W), in file order."""
-    header, lines = _read_lines(path, track)
-    texts, rows = [], []
-    for index, line in enumerate(lines):
-        text, comma, row = line.partition(",")
-        if not comma:
-            raise InputError(f"{path}:{index + 2}: {line.strip()[:80]!r} has no label")
-        texts.append(text.strip())
-        rows.append(row)
-    values = parse_rows(rows, track, path, first_line=2, allow_invalid=False)
-    return _locations(header, texts, path, track), values
+    header, rows = _read_rows(path, track)
+    for number, cells in enumerate(rows, start=2):
+        if len(cells) == 1:
+            raise InputError(f"{path}:{number}: {cells[0][:80]!r} has no label")
+    labels = [",".join(cells[1:]) for cells in rows]
+    values = parse_rows(labels, track, path, first_line=2, allow_invalid=False)
+    return _locations(header, [cells[0] for cells in rows], path, track), values
 
 
 def read_submission(

@@ -51,6 +51,20 @@ def read_lines(path: str | os.PathLike) -> list[str]:
         raise InputError(f"{path}: is not text in UTF-8 ({error.reason})") from error
 
 
+def split_cells(line: str, where: str) -> list[str]:
+    """The cells of one line of a csv table, with quotes or without; of an empty line none.
+
+    Line by line, so that a quote that is never closed spoils its own line alone. Raises InputError,
+    beginning with `where` (file:line), for that and for a cell beyond csv's 131,072 characters.
+    """
+    try:
+        return next(csv.reader([line], skipinitialspace=True, strict=True), [])
+    except csv.Error as error:
+        raise InputError(
+            f"{where}: {_shown(line)} is no line of a csv table ({error}); mend its quotes"
+        ) from error
+
+
 def _read_bytes(path: str | os.PathLike) -> bytes:
     try:
         return pathlib.Path(path).read_bytes()
@@ -148,9 +162,8 @@ def _clip_cells(
     path: str | os.PathLike, track: Track, classes: Sequence[str]
 ) -> dict[str, list[str]]:
     """Clip name -> its cells in the columns of `classes`."""
-    # Line by line, so that a quote that is never closed spoils its own line alone.
     header, *lines = (
-        next(csv.reader([line], skipinitialspace=True), []) for line in read_lines(path)
+        split_cells(line, f"{path}:{number}") for number, line in enumerate(read_lines(path), 1)
     )
     found = [name.strip().lower() for name in header]
     wanted = (track.location_column, *classes)

@@ -76,6 +76,21 @@ def test_rows_become_labels_of_three_tracks(tree, end):
     assert validation.videos[0].labels["au"].tolist() == [[0] * 12]
 
 
+@pytest.mark.parametrize("units", ['"{}"', "{}"])  # one cell of the header's five, or twelve
+def test_cells_may_be_in_quotes(tree, units):
+    wanted = tree.read()
+    rows = []
+    for row in TRAIN:
+        *cells, last = row.split(",", 4)
+        last = last if '"' in units else last.replace(",", '","').join('""')
+        rows.append(",".join(f'"{cell}"' for cell in cells) + "," + units.format(last))
+    tree.rows(rows, header=",".join(f'"{name}"' for name in HEADER.split(",")))
+    for was, now in zip(wanted[0].videos, tree.read()[0].videos, strict=True):
+        assert (now.name, now.rows, now.frames) == (was.name, was.rows, was.frames)
+        for key in was.labels:
+            np.testing.assert_array_equal(now.labels[key], was.labels[key])
+
+
 def test_takes_what_the_prepare_stage_gives_affwild2():
     taken = [list(inspect.signature(read).parameters) for read in (mtl.read, affwild2.read)]
     assert taken[0] == taken[1]
@@ -125,6 +140,7 @@ def test_test_videos(tree, tmp_path):
         (f"a/video45_1/00001.jpg,0,0,0,{OFF}", "a/video45_1"),
         (f"video45_1/3.jpg,0,0,0,{OFF}", "line 2"),
         (f"absent/00001.jpg,0,0,0,{OFF}", "video absent has no folder"),
+        (f'"video45_1/00004.jpg,0,0,0,{OFF}', "no line of a csv table"),
     ],
 )
 def test_faults_of_a_row(tree, row, word):

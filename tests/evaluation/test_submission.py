@@ -12,7 +12,7 @@ from abaw_jax.evaluation.submission import (
     read_submission,
     write_submission,
 )
-from abaw_jax.tracks import EXPR
+from abaw_jax.tracks import EMI, EXPR, VA
 
 HEADER = "image_location,Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
 
@@ -113,6 +113,10 @@ def test_values_that_are_not_finite_are_refused(tmp_path, bad):
         ([HEADER, "v/a.jpg,1"], ":2: 'v/a.jpg'"),
         ([HEADER, "v/00000.jpg,1"], ":2: 'v/00000.jpg'"),
         ([HEADER, "v/²1.jpg,1"], ":2: 'v/²1.jpg'"),
+        ([HEADER, 'v/00001.jpg,"1', "v/00002.jpg,1"], ":2: 'v/00001.jpg,\"1' is no line of a csv"),
+        ([HEADER, f'v/00001.jpg,"{"1" * 140_000}"'], ":2: 'v/00001.jpg,\"1111"),
+        ([HEADER, '"v/00001.jpg,1"'], ":2: '\"v/00001.jpg,1\"' has a comma in quotes"),
+        ([f'"{HEADER}"', "v/00001.jpg,1"], ":1: "),
     ],
 )
 def test_reader_names_the_line(tmp_path, lines, message):
@@ -137,6 +141,42 @@ def test_reader_takes_other_line_ends_and_spaces(tmp_path):
         read_submission(path, EXPR)
     with pytest.raises(InputError, match="No such file"):
         read_submission(tmp_path / "absent", EXPR)
+
+
+def quoted(text):
+    """The same csv text with quotes round every cell."""
+    return "".join(
+        ",".join(f'"{cell}"' for cell in line.split(",")) + "\n" for line in text.splitlines()
+    )
+
+
+@pytest.mark.parametrize(
+    ("track", "rows"),
+    [
+        (EMI, ["12660,0.5,0,0,1,0,0.25", "7,0,0,0.5,0,0,0"]),
+        (EXPR, ["28-30-1280x720-4/00002.jpg,7", "28-30-1280x720-4/00001.jpg,0"]),
+        (VA, ["v/00001.jpg,0.5,-0.25"]),
+    ],
+)
+def test_cells_in_quotes_say_the_same(tmp_path, track, rows):
+    plain, other = tmp_path / "plain.csv", tmp_path / "quoted.csv"
+    plain.write_text("\n".join([track.header, *rows]) + "\n")
+    other.write_text(quoted(plain.read_text()))
+    for path in (plain, other):
+        assert check_submission(path, other, track) == check_submission(plain, path, track)
+    want, found = (read_submission(path, track) for path in (plain, other))
+    assert list(found) == list(want)
+    for video in want:
+        for was, now in zip(want[video], found[video], strict=True):
+            np.testing.assert_array_equal(now, was)
+    predictions = {
+        video: Prediction(frames, np.full((len(frames), track.outputs), 0.5, np.float32))
+        for video, (frames, _) in want.items()
+    }
+    write_submission(tmp_path / "a.txt", plain, predictions, track)
+    write_submission(tmp_path / "b.txt", other, predictions, track)
+    assert (tmp_path / "b.txt").read_text() == (tmp_path / "a.txt").read_text()
+    assert '"' not in (tmp_path / "b.txt").read_text()
 
 
 def test_check_finds_order_and_length(tmp_path):

@@ -17,7 +17,7 @@ from abaw_jax.data.corpora import image_folder, video_folders
 from abaw_jax.data.records import Split, Video
 from abaw_jax.errors import InputError
 from abaw_jax.tracks import AU, EXPR, VA
-from abaw_jax.tracks.annotations import parse_rows, read_lines
+from abaw_jax.tracks.annotations import parse_rows, read_lines, split_cells
 
 FILES = {
     "train": "training_set_annotations.txt",
@@ -105,6 +105,7 @@ def _read_rows(path: pathlib.Path) -> dict[str, _Rows]:
     numbers, videos = [], {}
     for at, line in enumerate(lines):
         where = f"{path}:{at + 2}"
+        line = ",".join(split_cells(line, where))  # the units may be in quotes together: one name
         if line.count(",") != WIDTH - 1:
             raise InputError(f"{where}: has {line.count(',') + 1} columns; expected {WIDTH}")
         location, valence, arousal, expression, units = line.split(",", 4)
