@@ -86,6 +86,22 @@ def refuse_arguments(rest: Sequence[str]) -> None:
         raise InputError(f"unexpected argument {rest[0]!r}; see --help")
 
 
+def read_pairs(texts: Sequence[str], flag: str, what: str) -> dict[str, str]:
+    """NAME=VALUE texts of a flag by name; `what` is the value's in messages.
+
+    Raises InputError for a text that is no such pair, and for a name that is given twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if not name or not value:
+            raise InputError(f"--{flag} {text!r}; expected NAME={what}")
+        if name in found:
+            raise InputError(f"--{flag}: {name} is given twice; give each its own name")
+        found[name] = value
+    return found
+
+
 def read_thresholds(given: Sequence[str] | None, track: Track) -> float | list[float] | None:
     """The numbers of --thresholds; InputError if they are none, or the track has no such thing."""
     if given is None:

@@ -2,7 +2,8 @@
 
 No annotation of C-EXPR-DB is public, so what can be learnt of CE comes from images of other corpora
 or, as here, from an expression model: each compound class is two basic ones. Which rule to trust is
-decided by how near the classes it predicts come to the published class frequencies.
+decided by how near the classes it predicts come to the published class frequencies; and so is
+whether to trust predictions of CE from elsewhere more.
 
 Shapes: n frames, 8 expressions in EXPR's order, 7 compound classes in CE's.
 """
@@ -37,11 +38,20 @@ FIRST, SECOND = np.array(
 
 
 def add(probabilities: np.ndarray) -> np.ndarray:
-    """p1 + p2 of each class: (n, 8) -> (n, 7). The mean of the two decodes to the same.
+    """p1 + p2 of each class: (n, 8) -> (n, 7).
 
     The zero-shot rule of system `hsemotion` (arXiv 2403.11590).
     """
     return probabilities[:, FIRST] + probabilities[:, SECOND]
+
+
+def average(probabilities: np.ndarray) -> np.ndarray:
+    """(p1 + p2) / 2 of each class: (n, 8) -> (n, 7), at most 1/2.
+
+    No other rule than `add`, by another name: scores of a frame are divided by their sum in the
+    end, and then the two are the same to the bit.
+    """
+    return add(probabilities) / 2
 
 
 def multiply(probabilities: np.ndarray) -> np.ndarray:
@@ -75,7 +85,7 @@ def cluster(probabilities: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.exp((nearest - distances) / (2 * spread))
 
 
-RULES = {"sum": add, "product": multiply, "cluster": cluster}
+RULES = {"sum": add, "mean": average, "product": multiply, "cluster": cluster}
 
 
 def predict_compound(
@@ -83,9 +93,8 @@ def predict_compound(
 ) -> dict[str, Prediction]:
     """Predictions of EXPR by video -> of CE, by the rule of that name in `RULES`.
 
-    merge: videos that show faces of one recording (`01_left`, `01_right`) become one, `01`; of the
-    faces in a frame the largest score of each class counts. Raises InputError for an unknown rule,
-    for no frame at all, and as the rule does.
+    merge: whether faces of one recording become one video, see `merge_faces`. Raises InputError for
+    an unknown rule, for no frame at all, and as the rule does.
     """
     if rule not in RULES:
         raise InputError(f"rule {rule!r}; expected one of {', '.join(RULES)}")
@@ -93,21 +102,67 @@ def predict_compound(
         raise InputError("the predictions of expressions hold no frame at all")
     scores = RULES[rule](np.concatenate([found.values for found in expressions.values()]))
     ends = np.cumsum([len(found.frames) for found in expressions.values()])[:-1]
-    faces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for video, found in zip(expressions, np.split(scores, ends), strict=True):
-        name = recording(video) if merge else video
-        faces.setdefault(name, []).append((expressions[video].frames, found))
+    videos = {
+        video: Prediction(expressions[video].frames, found)
+        for video, found in zip(expressions, np.split(scores, ends), strict=True)
+    }
+    if merge:
+        return merge_faces(videos)
+    return {video: _largest([found]) for video, found in videos.items()}
+
+
+def merge_faces(videos: Mapping[str, Prediction]) -> dict[str, Prediction]:
+    """Scores (n, 7) of faces -> predictions of CE, a video a recording.
+
+    `01_left` and `01_right` become `01`; of the faces in a frame the largest score of each class
+    counts.
+    """
+    faces: dict[str, list[Prediction]] = {}
+    for video, found in videos.items():
+        faces.setdefault(recording(video), []).append(found)
     return {name: _largest(found) for name, found in faces.items()}
 
 
-def _largest(faces: list[tuple[np.ndarray, np.ndarray]]) -> Prediction:
-    """The largest score of each class over the faces (frames (n,), scores (n, 7)) in a frame."""
-    frames = np.unique(np.concatenate([frames for frames, _ in faces]))
-    scores = np.zeros((len(frames), CE.outputs))
-    for own, found in faces:
-        at = np.searchsorted(frames, own)
-        scores[at] = np.maximum(scores[at], found)
+def _largest(faces: list[Prediction]) -> Prediction:
+    """The largest score of each class over the faces in a frame, of a sum of 1 in a frame."""
+    frames = np.unique(np.concatenate([face.frames for face in faces]))
+    scores = np.full((len(frames), CE.outputs), -np.inf)
+    for face in faces:
+        at = np.searchsorted(frames, face.frames)
+        scores[at] = np.maximum(scores[at], face.values)
     return Prediction(frames.astype(np.int32), as_values(scores, CE))
+
+
+def shared_frames(
+    candidates: Mapping[str, Mapping[str, Prediction]],
+) -> dict[str, dict[str, Prediction]]:
+    """Each candidate's predictions of the frames that all of them have: name -> video -> (m, 7).
+
+    Only of the same frames do class shares tell candidates apart. Raises InputError for the first
+    candidate that has no frame of a video in common with those before it.
+    """
+    frames: dict[str, np.ndarray] = {}
+    for number, (name, videos) in enumerate(candidates.items()):
+        own = {video: found.frames for video, found in videos.items()}
+        if number:
+            both = own.keys() & frames.keys()
+            own = {video: np.intersect1d(own[video], frames[video]) for video in sorted(both)}
+        frames = {video: numbers for video, numbers in own.items() if len(numbers)}
+        if not frames:
+            others = ", ".join(list(candidates)[:number]) or "any video"
+            raise InputError(
+                f"candidate {name}: has no frame in common with {others}; predict the same videos, "
+                "under the same names, or leave it out"
+            )
+    return {
+        name: {video: _pick(videos[video], numbers) for video, numbers in frames.items()}
+        for name, videos in candidates.items()
+    }
+
+
+def _pick(prediction: Prediction, frames: np.ndarray) -> Prediction:
+    """Some of the frames that it has."""
+    return Prediction(frames, prediction.values[np.searchsorted(prediction.frames, frames)])
 
 
 def class_shares(predictions: Mapping[str, Prediction]) -> np.ndarray:

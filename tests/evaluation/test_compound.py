@@ -36,6 +36,21 @@ def test_sum_and_product_by_hand():
     assert compound.multiply(row)[0, at] == pytest.approx(0.1)
 
 
+def test_the_mean_is_the_sum_by_another_name():
+    _, values = blends(noise=0.1)
+    half = len(values) // 2
+    faces = {
+        "01_left": Prediction(np.arange(1, half + 1), values[:half]),
+        "01_right": Prediction(np.arange(3, half + 3), values[half:]),
+    }
+    for merge in (False, True):
+        added, averaged = (predict_compound(faces, r, merge=merge) for r in ("sum", "mean"))
+        for video in added:
+            np.testing.assert_array_equal(averaged[video].values, added[video].values)
+    row = compound.average(values)
+    assert 0 <= row.min() and row.max() <= 0.5 and (row.sum(axis=1) != 1).any()
+
+
 def test_product_asks_for_both_parts():
     row = face(Happiness=0.5, Surprise=0.02, Sadness=0.25, Anger=0.22)[None]
     frames = np.array([1], np.int32)
@@ -61,6 +76,26 @@ def test_largest_score_over_the_faces_of_a_frame():
     assert list(predict_compound(faces, "sum")) == list(faces)
 
 
+def test_candidates_are_compared_on_the_frames_that_all_have():
+    def video(*frames):
+        return Prediction(np.array(frames), np.eye(7, dtype=np.float32)[[f % 7 for f in frames]])
+
+    candidates = {
+        "a": {"01": video(1, 2, 3, 9), "02": video(1)},
+        "b": {"03": video(4), "01": video(2, 3, 4)},
+        "c": {"01": video(3, 9), "02": video(1)},
+    }
+    found = compound.shared_frames(candidates)
+    assert list(found) == ["a", "b", "c"]
+    for videos in found.values():
+        assert list(videos) == ["01"]
+        assert videos["01"].frames.tolist() == [3]
+        np.testing.assert_array_equal(videos["01"].values, video(3).values)
+    candidates["c"] = {"01": video(9), "02": video(1)}  # shares with a, and with b none
+    with pytest.raises(InputError, match="candidate c: has no frame in common with a, b;"):
+        compound.shared_frames(candidates)
+
+
 def test_divergence_by_hand_and_of_a_class_never_predicted():
     prior = (1, 1, 2, 1, 1, 1, 1)
     shares = np.array([0.5, 0, 0.5, 0, 0, 0, 0])
@@ -81,5 +116,5 @@ def test_refusals():
     same = {"01": Prediction(np.array([1, 2], np.int32), np.stack([face(), face()]))}
     with pytest.raises(InputError, match="1 different rows"):
         predict_compound(same, "cluster")
-    with pytest.raises(InputError, match="expected one of sum, product, cluster"):
+    with pytest.raises(InputError, match="expected one of sum, mean, product, cluster"):
         predict_compound(same, "vote")
