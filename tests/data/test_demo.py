@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from abaw_jax.data import demo
+from abaw_jax.data.corpora import affwild2, mtl
 from abaw_jax.data.demo import (
     camera,
     corpus,
@@ -26,6 +27,7 @@ from abaw_jax.data.demo.people import AUS, draw_person, draw_scene
 from abaw_jax.data.demo.plan import ROOTS, plan_corpus
 from abaw_jax.data.demo.streams import stream
 from abaw_jax.errors import InputError
+from abaw_jax.tracks import TRACKS
 
 SEED = 3
 
@@ -99,6 +101,27 @@ def test_irregularities_of_the_layout_are_there(tree):
         assert (out / root / ".DS_Store").is_file()
         assert list((out / root).glob("._*"))
     assert (out / planned[0].root / planned[0].shown[0].name / "._00001.jpg").is_file()
+
+
+def test_the_multi_task_files_say_what_the_annotation_folders_say(tree):
+    out, _ = tree
+    roots = [out / root for root in ROOTS]
+    apart = affwild2.read(roots, out / layout.ANNOTATIONS, "VA", also=("expr", "au"))
+    together = mtl.read(roots, out / layout.MULTI_TASK)
+    assert [split.name for split in together] == [split.name for split in apart]
+    valid = dict.fromkeys(("va", "expr", "au"), 0)
+    for one, other in zip(together, apart, strict=True):
+        videos = {video.name: video for video in other.videos}
+        assert {video.name for video in one.videos} == set(videos)
+        for video in one.videos:
+            same = videos[video.name]
+            # All crops but those beyond the last row, which both leave out.
+            assert video.frames == same.frames
+            rows = np.array([number for number, _ in video.frames]) - 1
+            for key in valid:
+                np.testing.assert_array_equal(video.labels[key][rows], same.labels[key][rows])
+                valid[key] += int(TRACKS[key].valid(video.labels[key][rows]).sum())
+    assert min(valid.values()) > 100 and len(set(valid.values())) == 3
 
 
 def test_invalid_rows_of_each_task():

@@ -16,6 +16,7 @@ from abaw_jax.data.demo.streams import stretches
 from abaw_jax.files import atomic_write
 
 ANNOTATIONS = "6th ABAW Annotations"
+MULTI_TASK = "MTL Annotations"
 TRUTH = "test_truth"  # what a real test set keeps back; outside the annotation folder
 TASKS = {
     "VA": ("VA_Estimation_Challenge", "valence,arousal"),
@@ -36,6 +37,12 @@ EXAMPLES = {
     "AU": ("CVPR_6th_ABAW_AU_test_set_example.txt", ",0" * len(AUS)),
     "CE": ("CVPR_6th_ABAW_CE_test_set_example.txt", ",0"),
 }
+# s-Aff-Wild2's files, of the same labels: 5 names above 16 columns.
+MULTI_TASK_FILES = {
+    "train": "training_set_annotations.txt",
+    "validation": "validation_set_annotations.txt",
+}
+MULTI_TASK_HEADER = "image,valence,arousal,expression,aus"
 PRESENT = 0.3  # intensity from which a coder calls an action unit present
 
 
@@ -94,6 +101,33 @@ def write_annotations(
     for task, lines in rows_of(rng, story, video.rows, complete=split == "test").items():
         folder, header = TASKS[task]
         write_text(root / folder / FOLDERS[split] / f"{video.name}.txt", [header, *lines])
+
+
+def read_annotations(out: pathlib.Path, task: str, recording: Recording, video: Shown) -> list[str]:
+    """The rows of a video's annotation file, as `write_annotations` left it."""
+    root = out / (TRUTH if recording.split == "test" else ANNOTATIONS)
+    path = root / TASKS[task][0] / FOLDERS[recording.split] / f"{video.name}.txt"
+    return path.read_text(encoding="utf-8").splitlines()[1:]
+
+
+def write_multi_task(out: pathlib.Path, recordings: list[Recording]) -> None:
+    """The multi-task challenge's files: a row for each crop that the annotation files reach.
+
+    Made of the files, not of the stories, so that no stream is drawn from.
+    """
+    for split, name in MULTI_TASK_FILES.items():
+        videos = [(r, video) for r in recordings if r.split == split for video in r.shown]
+        rows = [row for recording, video in videos for row in _image_rows(out, recording, video)]
+        write_text(out / MULTI_TASK / name, [MULTI_TASK_HEADER, *rows])
+
+
+def _image_rows(out: pathlib.Path, recording: Recording, video: Shown) -> list[str]:
+    """Of each crop: its path, then valence, arousal, expression and action units."""
+    columns = [read_annotations(out, task, recording, video) for task in recording.tasks]
+    rows = [",".join(labels) for labels in zip(*columns, strict=True)]
+    crops = sorted(path.name for path in (out / recording.root / video.name).glob("[!.]*.jpg"))
+    numbered = [(crop, int(crop.removesuffix(".jpg"))) for crop in crops]
+    return [f"{video.name}/{crop},{rows[n - 1]}" for crop, n in numbered if n <= len(rows)]
 
 
 def write_lists(out: pathlib.Path, recordings: list[Recording]) -> None:

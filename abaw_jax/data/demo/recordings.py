@@ -88,11 +88,14 @@ def _film_person(out: pathlib.Path, seed: int, recording: Recording, video: Show
 
 
 def finish(out: pathlib.Path, recordings: list[Recording]) -> dict:
-    """Write the lists. What there is: videos, crops, valid rows by class, per split."""
+    """Write the lists and the multi-task files. What there is, per split: videos, crops, valid rows
+    by class."""
     layout.write_lists(out, recordings)
     task, classes = "EXPR", EXPRESSIONS
     if task not in recordings[0].tasks:
         task, classes = "CE", tuple(COMPOUNDS)
+    else:
+        layout.write_multi_task(out, recordings)
     counts = {}
     for recording in recordings:
         part = counts.setdefault(
@@ -102,9 +105,7 @@ def finish(out: pathlib.Path, recordings: list[Recording]) -> dict:
             part["videos"] += 1
             crops = os.listdir(out / recording.root / video.name)
             part["crops"] += sum(not name.startswith(".") for name in crops)
-            root = layout.TRUTH if recording.split == "test" else layout.ANNOTATIONS
-            folder = out / root / layout.TASKS[task][0] / layout.FOLDERS[recording.split]
-            for row in (folder / f"{video.name}.txt").read_text().splitlines()[1:]:
+            for row in layout.read_annotations(out, task, recording, video):
                 if row != "-1":
                     part["classes"][classes[int(row)]] += 1
     return {"recordings": len(recordings), "splits": counts}
