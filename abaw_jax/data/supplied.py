@@ -2,7 +2,8 @@
 
 Hume-Vidmimic2 comes with `wav2vec2/<clip>.pkl`, (T, 768) at about 50 rows a second, and
 `vit/<clip>.pkl`, (n, 384), a row a face image. A pickle can run code: these are read by
-`data.pickles`, which runs none, and what is read from then on are the arrays of the store.
+`data.pickles`, which runs none, and what is read from then on are the arrays of the store. The
+command is `abaw_jax.supplied`.
 """
 
 import hashlib
@@ -46,15 +47,22 @@ def convert_features(
       progress: draw a progress bar.
 
     Raises:
-      InputError: no pickles, one that is refused (`load_array`), that is not of (n, width), of one
-        width in all, of finite numbers, or of as many rows as there are frames.
+      InputError: a rate that is none; a folder without pickles, a pickle that is refused
+        (`load_array`), that is not of (n, width), of one width in all, of finite numbers, or of as
+        many rows as there are frames; a store that other pickles were written to.
     """
     folder = pathlib.Path(folder)
-    files = _pickles([sources] if isinstance(sources, str | os.PathLike) else sources)
+    sources = [sources] if isinstance(sources, str | os.PathLike) else sources
+    files = find_pickles(sources)
     if frames is not None:
         files = {clip: path for clip, path in files.items() if clip in frames}
     if not files:
-        raise InputError(f"{sources}: no <clip>.pkl to convert; name the folder of the pickles")
+        raise InputError(
+            f"{', '.join(map(str, sources))}: no pickle is of a clip that has images; name the "
+            "folder of the clips' image folders"
+        )
+    if rate is not None and not 0 < rate < np.inf:
+        raise InputError(f"rate {rate:g}; expected rows a second, above 0")
     source_hash = _hash(files, rate, frames)
     settings = folder / "features.json"
     if settings.exists():
@@ -63,6 +71,9 @@ def convert_features(
         raise InputError(
             f"{settings}: holds features of other files; remove the folder, or name another"
         )
+    # What an interrupted run of other pickles has left would be read with what this one writes.
+    if others := [path for path in sorted(folder.glob("[!.]*.npz")) if path.stem not in files]:
+        raise InputError(f"{others[0]}: is of other files; remove the folder, or name another")
     width = None
     for clip, path in tqdm.tqdm(files.items(), desc=encoder, unit="clip", disable=not progress):
         values = load_array(path)
@@ -76,7 +87,10 @@ def convert_features(
             raise InputError(f"{path}: rows of {values.shape[1]} numbers, {width} in the others")
         numbers = np.arange(1, len(values) + 1) if frames is None else frames[clip]
         if len(numbers) != len(values):
-            raise InputError(f"{path}: {len(values)} rows for {len(numbers)} images of the clip")
+            raise InputError(
+                f"{path}: {len(values)} rows for {len(numbers)} images of the clip; expected a row "
+                "an image: unpack them all, or move the pickle away"
+            )
         kept = len(values) if rate is None else int(SECONDS * rate)
         save_features(folder, clip, numbers[:kept], values[:kept])
     more = {} if rate is None else {"rate": rate, "seconds": SECONDS}
@@ -84,17 +98,18 @@ def convert_features(
     return read_json(settings)
 
 
-def _pickles(sources: Sequence[str | os.PathLike]) -> dict[str, pathlib.Path]:
-    """Clip name -> its pickle, sorted; hidden files are left."""
+def find_pickles(sources: Sequence[str | os.PathLike]) -> dict[str, pathlib.Path]:
+    """Clip name -> its pickle, sorted; hidden files are left. InputError for a folder without."""
     files: dict[str, pathlib.Path] = {}
     for source in map(pathlib.Path, sources):
         try:
             names = sorted(os.listdir(source))
         except OSError as error:
             raise InputError(f"{source}: cannot be read ({error.strerror})") from error
+        names = [name for name in names if name.endswith(".pkl") and not name.startswith(".")]
+        if not names:
+            raise InputError(f"{source}: no <clip>.pkl to convert; name the folder of the pickles")
         for name in names:
-            if not name.endswith(".pkl") or name.startswith("."):
-                continue
             clip = clip_name(name.removesuffix(".pkl"))
             if clip is None or clip in files:
                 what = "is no clip's number" if clip is None else f"is clip {clip} of {files[clip]}"

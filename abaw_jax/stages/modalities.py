@@ -75,7 +75,7 @@ def check_modalities(config: Any) -> None:
         if not (folder / "features.json").is_file():
             raise InputError(
                 f"config.extract.stores.{name}: {folder} has no features.json; name a folder that "
-                "`abaw_jax.data.supplied` or `abaw_jax.data.features` has written"
+                "`python -m abaw_jax.supplied` or `abaw_jax.data.features` has written"
             )
 
 

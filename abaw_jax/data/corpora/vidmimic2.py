@@ -57,8 +57,7 @@ def read(
         face_images = [face_images]
     if not face_images:
         raise InputError("face_images: is empty; name at least one folder of clips' folders")
-    roots = [image_folder.check_folder(root, "face_images") for root in face_images]
-    folders = _clip_folders(roots)
+    folders = find_clips(face_images)
     tables = {"train": train_table, "validation": validation_table}
     clips = {name: dict(read_clip_table(table, EMI)) for name, table in tables.items()}
     if test_table or test_example:
@@ -71,24 +70,28 @@ def read(
         if not any(video.frames for video in videos):
             raise InputError(
                 f"{tables[name]}: none of its {len(videos)} clips has an image; searched "
-                f"{', '.join(map(str, roots))}: name the folder of their folders in face_images"
+                f"{', '.join(map(str, face_images))}: name the folder of their folders in "
+                "face_images"
             )
         splits.append(Split(name, videos))
     return splits
 
 
-def _clip_folders(roots: list[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
+def find_clips(face_images: Sequence[str | os.PathLike]) -> dict[str, list[pathlib.Path]]:
     """Clip name -> its folders, in whatever way they write its number; other folders are left."""
     found: dict[str, list[pathlib.Path]] = {}
-    for root in dict.fromkeys(roots):
+    for root in dict.fromkeys(image_folder.check_folder(r, "face_images") for r in face_images):
         for folder in image_folder.list_folder(root)[0]:
             if clip := clip_name(folder.name):
                 found.setdefault(clip, []).append(folder)
     return found
 
 
-def _video(name: str, folders: list[pathlib.Path], label: np.ndarray | None) -> Video:
-    """One clip; label (1, 6), None in the test set."""
+def list_images(
+    name: str, folders: Sequence[pathlib.Path]
+) -> tuple[list[tuple[int, str]], dict[str, int]]:
+    """A clip's images by frame, from 1, and what was passed over; InputError if two folders have
+    some, or a number cannot be a frame's."""
     found, skipped = [], {}
     for folder in folders:
         images, passed_over = image_folder.list_frames(folder)
@@ -106,12 +109,18 @@ def _video(name: str, folders: list[pathlib.Path], label: np.ndarray | None) -> 
     # Frames count from 1; from 0 here and there, by the tool that cut the clips up.
     shift = 1 if 0 in images else 0
     frames = [(number + shift, path) for number, path in images.items()]
-    rows = frames[-1][0] if frames else 1
-    if rows > LAST_FRAME:
+    if frames and frames[-1][0] > LAST_FRAME:
         raise InputError(
-            f"{frames[-1][1]}: frame {rows}; expected at most {LAST_FRAME}, a clip's images "
-            "numbered in order: rename it"
+            f"{frames[-1][1]}: frame {frames[-1][0]}; expected at most {LAST_FRAME}, a clip's "
+            "images numbered in order: rename it"
         )
+    return frames, skipped
+
+
+def _video(name: str, folders: list[pathlib.Path], label: np.ndarray | None) -> Video:
+    """One clip; label (1, 6), None in the test set."""
+    frames, skipped = list_images(name, folders)
+    rows = frames[-1][0] if frames else 1
     labels = {} if label is None else {EMI.key: np.repeat(label, rows, axis=0)}
     return Video(name, frames, rows, labels, skipped)
 
