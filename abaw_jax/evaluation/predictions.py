@@ -2,9 +2,9 @@
 
     frames   int32 (n,)        frame numbers, 1-based, strictly ascending
     values   float32 (n, K)    probabilities (valence and arousal: in [-1, 1]); never logits
-    classes  text (K,)         the name of each column
+    classes  text (K,)         the name of each column, in the track's order
 
-Columns are mapped to the track's order by name, so that no order is ever assumed.
+Other classes, and these in another order, are refused: no order is assumed, and none is mended.
 """
 
 import dataclasses
@@ -57,11 +57,11 @@ def save_prediction(
 
 
 def load_prediction(path: str | os.PathLike, track: Track) -> Prediction:
-    """Read one file; columns come back in the track's class order.
+    """Read one file.
 
     Raises InputError, naming the file, if it is damaged, lacks an array, holds pickled objects,
-    has frames that are not ascending or below 1, values that are not finite or of the wrong
-    width, or classes other than the track's.
+    has frames that are not ascending or below 1, values that are not finite in float32 or of the
+    wrong width, or classes other than the track's or in another order.
     """
     arrays = _read_arrays(path)
     for name in ("frames", "values", "classes"):
@@ -76,11 +76,8 @@ def load_prediction(path: str | os.PathLike, track: Track) -> Prediction:
             f"{path}: classes are {classes.dtype} of shape {classes.shape}; expected "
             f"{track.outputs} names as text"
         )
-    order = track.class_order(classes.tolist(), str(path))
-    frames, values = _checked(path, arrays["frames"], arrays["values"], len(classes))
-    if (np.diff(order) == 1).all():  # as in files of this package
-        return Prediction(frames, values)
-    return Prediction(frames, values[:, order])
+    track.check_classes(classes.tolist(), str(path))
+    return Prediction(*_checked(path, arrays["frames"], arrays["values"], len(classes)))
 
 
 def _read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:

@@ -157,19 +157,19 @@ class Track:
         """Figures of summed statistics."""
         return self.summarise(statistics, self.classes)
 
-    def class_order(self, names: Sequence[str], source: str) -> np.ndarray:
-        """Index array that brings columns called `names` into this track's order: int (K,).
+    def check_classes(self, names: Sequence[str], source: str) -> None:
+        """InputError, naming `source`, unless `names` are this track's classes, in its order.
 
-        `values[:, track.class_order(names, file)]` is in the track's order whatever the file's was.
-        Raises InputError, naming `source`, if the names are not exactly the track's classes.
+        Another order is never put right: nobody can tell whether the names or the values moved.
         """
-        names = [str(name) for name in names]
-        if sorted(names) != sorted(self.classes):
+        names = tuple(map(str, names))
+        if names != self.classes:
+            same = sorted(names) == sorted(self.classes)
+            remedy = "write names and columns in this order" if same else "predict for this track"
             raise InputError(
                 f"{source}: classes {','.join(names) or '(none)'}; {self.name} has "
-                f"{','.join(self.classes)}, each once and in any order: predict for this track"
+                f"{','.join(self.classes)}, each once and in this order: {remedy}"
             )
-        return np.array([names.index(name) for name in self.classes], dtype=np.intp)
 
     def format_row(self, row: np.ndarray) -> str:
         """One predicted label row (W,) as in a submission: `3`, or `0.5,-0.25`."""

@@ -88,12 +88,17 @@ def test_evaluate_refuses_other_shapes():
         EXPR.evaluate(np.ones((3, 1), int), np.ones(3, int))
 
 
-def test_class_order_by_name():
-    names = sorted(EXPR.classes)
-    order = EXPR.class_order(names, "file")
-    assert [names[i] for i in order] == list(EXPR.classes)
-    with pytest.raises(InputError, match="file: classes a,b; EXPR has Neutral"):
-        EXPR.class_order(["a", "b"], "file")
+def test_other_classes_and_other_orders_are_refused():
+    EXPR.check_classes(list(EXPR.classes), "file")
+    with pytest.raises(InputError, match="file: classes a,b; EXPR has Neutral.*predict for this"):
+        EXPR.check_classes(["a", "b"], "file")
+    found, expected = ",".join(sorted(EXPR.classes)), ",".join(EXPR.classes)
+    with pytest.raises(InputError) as error:
+        EXPR.check_classes(sorted(EXPR.classes), "file")
+    assert str(error.value) == (
+        f"file: classes {found}; EXPR has {expected}, each once and in this order: write names and "
+        "columns in this order"
+    )
 
 
 def test_importing_a_track_imports_no_jax():
