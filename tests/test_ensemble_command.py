@@ -206,7 +206,7 @@ def test_bad_members_are_named(case, capsys):
     bad[3, 2] = np.nan
     refused("frame 4 has a value that is not finite", values=bad)
     bad[3, 2] = np.inf
-    refused("not finite", values=bad)
+    refused("not finite in float32", values=bad)
     refused("Contempt", classes=np.array([*EXPR.classes[:-1], "Contempt"]))
     refused("is there twice", frames=np.where(arrays["frames"] == 9, 8, arrays["frames"]))
     turned = {"values": arrays["values"][:, ::-1], "classes": EXPR.classes[::-1]}

@@ -145,11 +145,13 @@ def _checked(
         raise InputError(
             f"{path}: frame {frames[at + 1]} {what}; frames must ascend, each once: sort them"
         )
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite below
+        values = values.astype(np.float32, copy=False)
     if not np.isfinite(values).all():
         finite = np.isfinite(values).all(axis=1)
         bad = int(np.argmin(finite))
         raise InputError(
-            f"{path}: frame {frames[bad]} has a value that is not finite ({(~finite).sum()} such "
-            "frames); leave such frames out: gaps are filled later"
+            f"{path}: frame {frames[bad]} has a value that is not finite in float32 "
+            f"({(~finite).sum()} such frames); leave such frames out: gaps are filled later"
         )
-    return frames.astype(np.int32, copy=False), values.astype(np.float32, copy=False)
+    return frames.astype(np.int32, copy=False), values

@@ -79,12 +79,18 @@ def test_unsigned_frames_do_not_wrap(tmp_path):
         load_prediction(path, EXPR)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_values_that_are_not_finite_are_refused(tmp_path, bad):
-    values = probabilities()
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e39, -1e39])  # 1e39: infinite in float32
+def test_values_that_are_not_finite_are_refused_by_writer_and_reader(tmp_path, bad):
+    values = probabilities().astype(np.float64)
     values[2, 3] = bad
-    with pytest.raises(InputError, match=r"frame 5 .* not finite \(1 such"):
+    message = r"frame 5 has a value that is not finite in float32 \(1 such"
+    with pytest.raises(InputError, match=message):
         save_prediction(tmp_path, "v", FRAMES, values, EXPR.classes)
+    assert not list(tmp_path.iterdir())
+    path = tmp_path / "v.npz"
+    np.savez(path, frames=FRAMES, values=values, classes=EXPR.classes)
+    with pytest.raises(InputError, match=message):
+        load_prediction(path, EXPR)
 
 
 def write(path, **arrays):
