@@ -12,6 +12,7 @@ from abaw_jax.score import main
 from abaw_jax.tracks import AU, CE, EMI, VA
 
 VIDEOS = {"video10_1_left": 60, "v": 33}
+LONG = "9" * 131_073  # a character more than the csv module reads as one cell
 
 
 def record(capsys, track, predictions, annotations, *options):
@@ -202,8 +203,10 @@ def test_mimicry_of_clips(emi, capsys, tmp_path):
         (EMI.header, "1,0,0,0,0,0,nan", ":2: '0,0,0,0,0,nan'"),
         (EMI.header, "a.mp4,0,0,0,0,0,0", ":2: 'a.mp4' is no clip's number"),
         (EMI.header, "1,0,0,0,0,0,0\n00001,0,0,0,0,0,0", ":3: '00001' stands in line 2 too"),
-        (EMI.header, '1,0,0,0,0,0,"0\n2,0,0,0,0,0,x', ":3: '0,0,0,0,0,x'"),
+        (EMI.header, '1,0,0,0,0,0,"0\n2,0,0,0,0,0,x', ":2: '1,0,0,0,0,0,\"0' is no line of a csv"),
         (EMI.header, "", ": has no row below its header line"),
+        pytest.param(EMI.header, f"1,0,0,0,0,0,0\n{LONG}", ":3: '9999", id="long cell"),
+        pytest.param(LONG, "1,0", ":1: '9999", id="long name"),
     ],
 )
 def test_tables_of_clips_that_cannot_be(tmp_path, capsys, header, row, message):

@@ -5,12 +5,11 @@ appear in several recordings. What belongs together, directly or by way of anoth
 one fold, and on one side of a split.
 """
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 
 from abaw_jax.errors import InputError
-from abaw_jax.tracks.annotations import read_lines
+from abaw_jax.tracks.annotations import read_lines, split_cells
 
 ENDINGS = ("_left", "_right")
 
@@ -35,23 +34,23 @@ def read_columns(
     mark and blank lines are accepted. Raises InputError as `file:line` for another header or a row
     of another width or with an empty cell, and for a file without rows.
     """
-    reader = csv.reader(read_lines(path))
-    header = [name.strip().lower() for name in next(reader)]
+    lines = enumerate(read_lines(path), 1)
+    table = [(n, [c.strip() for c in split_cells(line, f"{path}:{n}")]) for n, line in lines]
+    header = [name.lower() for name in table[0][1]]
     if header not in ([*columns], [*columns, *optional]):
         more = f"[,{','.join(optional)}]" if optional else ""
         raise InputError(
             f"{path}:1: header {','.join(header)[:80]!r}; expected {','.join(columns)}{more}"
         )
     rows = []
-    for cells in reader:
-        cells = [cell.strip() for cell in cells]
+    for line, cells in table[1:]:
         if not any(cells):
             continue
         if len(cells) != len(header) or not all(cells):
             raise InputError(
-                f"{path}:{reader.line_num}: {','.join(cells)[:80]!r}; expected {','.join(header)}"
+                f"{path}:{line}: {','.join(cells)[:80]!r}; expected {','.join(header)}"
             )
-        rows.append((reader.line_num, dict(zip(header, cells, strict=True))))
+        rows.append((line, dict(zip(header, cells, strict=True))))
     if not rows:
         raise InputError(f"{path}: has no row below its header")
     return rows

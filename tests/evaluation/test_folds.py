@@ -13,6 +13,8 @@ from abaw_jax.evaluation.folds import (
     recording,
 )
 
+LONG = "9" * 131_073  # a character more than the csv module reads as one cell
+
 
 @pytest.mark.parametrize(
     "video, found",
@@ -105,7 +107,7 @@ def test_given_folds():
 def test_tables_of_other_systems_are_read(tmp_path):
     path = tmp_path / "p.csv"
     path.write_bytes(b'\xef\xbb\xbfVideo,person\r\n"a,b",p1\r\n\r\nc , "p2"\r\n')
-    assert read_mapping(path, "person") == {"a,b": "p1", "c": '"p2"'}
+    assert read_mapping(path, "person") == {"a,b": "p1", "c": "p2"}
 
 
 @pytest.mark.parametrize(
@@ -118,6 +120,8 @@ def test_tables_of_other_systems_are_read(tmp_path):
         ("video,person\na,p\nb,q\na,r\n", ":4: video a stands here a second time"),
         ("video,person\n", "no row below"),
         ("", ":1: header ''"),
+        pytest.param(f"video,person\na,p\nb,{LONG}\n", ":3: 'b,9999", id="long cell"),
+        pytest.param(f"{LONG},person\n", ":1: '9999", id="long name"),
     ],
 )
 def test_bad_tables_are_refused_with_their_line(tmp_path, text, message):
