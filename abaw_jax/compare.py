@@ -23,6 +23,7 @@ from abaw_jax.evaluation.confidence import (
     VideoStatistics,
     bootstrap,
     compare,
+    split_hash,
     video_statistics,
     video_table,
 )
@@ -100,6 +101,7 @@ def _run(options: flags.FlagValues, rest: Sequence[str], track: Track) -> dict[s
         "b_better": found.b_better,
         "groups": len({groups[video] for video in a.videos}),
         "frames": int(a.frames.sum()),
+        "split_hash": split_hash(labels, track),
         "videos": [] if track.per_clip else videos,
     }
 

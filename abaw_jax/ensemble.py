@@ -31,6 +31,7 @@ from absl import flags
 from abaw_jax import command
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.align import Aligned, align
+from abaw_jax.evaluation.confidence import split_hash
 from abaw_jax.evaluation.ensemble import (
     METHODS,
     TUNED,
@@ -164,6 +165,7 @@ def _write(output: str, aligned: Aligned, values: np.ndarray, track: Track, reco
 
 def _record(
     results: Mapping[str, Result],
+    labels: Mapping[str, np.ndarray],
     aligned: Aligned,
     labelled: Labelled,
     track: Track,
@@ -197,6 +199,7 @@ def _record(
         "folds": folds[0],
         "folds_by": folds[1],
         "split": options.split,
+        "split_hash": split_hash(labels, track),
         "predictions": dict(folders),
         "annotations": options.annotations,
     }
@@ -269,7 +272,7 @@ def _evaluate(options: flags.FlagValues, folders: Mapping[str, str], track: Trac
         )
         for method in _methods(options, track, 1 + max(folds[0].values()))
     }
-    record = _record(results, aligned, labelled, track, folds, options, folders)
+    record = _record(results, labels, aligned, labelled, track, folds, options, folders)
     _write(options.output, aligned, results[options.method].values, track, record)
     _show(record)
     return record

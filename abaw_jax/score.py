@@ -22,6 +22,7 @@ from absl import flags
 from abaw_jax import command
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.align import labelled_rows
+from abaw_jax.evaluation.confidence import split_hash
 from abaw_jax.evaluation.predictions import Prediction, load_predictions
 from abaw_jax.evaluation.report import class_table_text
 from abaw_jax.evaluation.smoothing import GAP_RULES, Smoothing, smooth_prediction
@@ -106,7 +107,12 @@ def _define_flags(define: command.Define) -> None:
 
 
 def _record(
-    scored: Scored, track: Track, options: flags.FlagValues, thresholds: Any, source: str
+    scored: Scored,
+    labels: Mapping[str, np.ndarray],
+    track: Track,
+    options: flags.FlagValues,
+    thresholds: Any,
+    source: str,
 ) -> dict[str, Any]:
     summary = scored.summary
     return {
@@ -124,6 +130,7 @@ def _record(
         "thresholds": track.thresholds if thresholds is None else thresholds,
         "predictions": options.predictions,
         "annotations": source,
+        "split_hash": split_hash(labels, track),
     }
 
 
@@ -153,7 +160,7 @@ def _run(options: flags.FlagValues, rest: Sequence[str], track: Track) -> dict[s
         if name != track.score_name:
             print(f"{name} {value:.4f}")
     print(f"{track.name} {track.score_name} {scored.summary.score:.4f}")
-    return _record(scored, track, options, thresholds, str(source))
+    return _record(scored, labels, track, options, thresholds, str(source))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -52,8 +52,10 @@ def va(tmp_path_factory):
 
 def test_the_better_is_told_from_the_worse(va, capsys):
     found = record(capsys, va, VA, "near", "far")
-    scores = [record(capsys, va, VA, name, "", run=score.main)["score"] for name in ("near", "far")]
+    alone = [record(capsys, va, VA, name, "", run=score.main) for name in ("near", "far")]
+    scores = [figures["score"] for figures in alone]
     assert [found[side]["value"] for side in "ab"] == scores
+    assert {figures["split_hash"] for figures in alone} == {found["split_hash"]}
     difference = found["difference"]
     assert difference["value"] == pytest.approx(scores[0] - scores[1], abs=1e-12)
     assert 0 < difference["low"] < difference["value"] < difference["high"]

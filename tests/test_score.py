@@ -193,6 +193,8 @@ def test_a_video_without_labels_needs_no_prediction(case, capsys):
     before = record(capsys, root / "p", folder)
     (folder / "unlabelled.txt").write_text("header\n-1\n-1\n")
     assert record(capsys, root / "p", folder) == before
+    (folder / "v.txt").write_text((folder / "v.txt").read_text().replace("\n3\n", "\n4\n"))
+    assert record(capsys, root / "p", folder)["split_hash"] != before["split_hash"]
 
 
 def test_score_does_not_depend_on_the_order_of_videos(case):

@@ -187,19 +187,25 @@ def compare(
     )
 
 
-def split_hash(labels: Mapping[str, np.ndarray]) -> str:
-    """What a split is: sha256, in hexadecimal, of its sorted video names and their label rows.
+def split_hash(labels: Mapping[str, np.ndarray], track: Track) -> str:
+    """What a score is of: sha256, in hexadecimal, of its labelled videos' sorted names, the numbers
+    of their labelled frames, and those frames' labels.
 
-    The same for any order of videos, any machine and any width of the same numbers' type.
+    labels: video -> (rows, W), row i of frame i + 1. The same for any order of videos, any machine,
+    any width of the same numbers' type, and whatever has no label.
     """
     digest = hashlib.sha256()
     for video in sorted(labels):
         rows = np.asarray(labels[video])
+        frames = np.flatnonzero(track.valid(rows))
+        if not len(frames):
+            continue
         kind = "<i4" if rows.dtype.kind in "iu" else "<f4"
         name = video.encode()
         # Lengths divide what would otherwise run together.
-        digest.update(np.array([len(name), *rows.shape], "<i8").tobytes() + name)
-        digest.update(np.ascontiguousarray(rows, kind).tobytes())
+        digest.update(np.array([len(name), len(frames), rows.shape[1]], "<i8").tobytes() + name)
+        digest.update((frames + 1).astype("<i8").tobytes())
+        digest.update(np.ascontiguousarray(rows[frames], kind).tobytes())
     return digest.hexdigest()
 
 

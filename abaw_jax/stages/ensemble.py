@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from abaw_jax.data.records import load_index
+from abaw_jax.evaluation.confidence import split_hash
 from abaw_jax.evaluation.decision import Decision, Tuned, tune_decision
 from abaw_jax.evaluation.ensemble import TUNED
 from abaw_jax.evaluation.predictions import Prediction, load_predictions, save_prediction
@@ -79,13 +80,13 @@ def run(context: Context) -> dict:
         for video, found in predictions[final].items()
         if video in labels
     }
-    evidence = report.evidence(decided, last, labels)
+    evidence, scored = report.evidence(decided, last, labels), split_hash(labels, track)
     write_report(
         folder / "report.html",
         f"{track.name}, {config.system}, validation",
         decided,
         report.with_threshold_column(best.summary, best.decision),
-        notes=report.notes(index, final, best, track, combined),
+        notes=report.notes(index, scored, final, best, track, combined),
         stages=[
             *report.stage_rows(context),
             *({"stage": SCORES[k], "score": v} for k, v in scores.items()),
@@ -113,6 +114,7 @@ def run(context: Context) -> dict:
         scores |= _write_combination(context, combined, best)
     return {
         "split": "validation",
+        "split_hash": scored,
         "score": best.summary.score,
         "metrics": {**best.summary.metrics, **scores, **_submit(context, decided)},
         "samples": int(np.sum([track.valid(rows).sum() for rows in labels.values()])),

@@ -61,10 +61,11 @@ def stage_rows(context: Context) -> list[dict[str, Any]]:
 
 
 def notes(
-    index: Index, member: str, tuned: Tuned, track: Track, combined: Combined | None
+    index: Index, scored: str, member: str, tuned: Tuned, track: Track, combined: Combined | None
 ) -> list[str]:
-    """What the report says under its title. member: whose predictions were decided."""
-    notes = []
+    """What the report says under its title. scored: the labels' `split_hash`. member: whose
+    predictions were decided."""
+    notes = [f"The labels scored have the split hash {scored}."]
     if combined is not None:
         method, scores = combined.result.combination.method, combined.result
         notes.append(f"{len(combined.folders)} members combined by: {method}.")

@@ -160,19 +160,24 @@ def test_table_of_videos_is_worst_first():
 
 def test_split_hash():
     _, labels = case(EXPR)
-    first = split_hash(labels)
-    assert len(first) == 64 and first == split_hash(dict(reversed(labels.items())))
-    assert first == split_hash({v: rows.astype(np.int64) for v, rows in labels.items()})
+    first = split_hash(labels, EXPR)
+    assert len(first) == 64 and first == split_hash(dict(reversed(labels.items())), EXPR)
+    assert first == split_hash({v: rows.astype(np.int64) for v, rows in labels.items()}, EXPR)
+    none = np.full((4, 1), -1)
+    longer = {**labels, "video00": np.append(labels["video00"], none, axis=0), "none": none}
+    assert first == split_hash(longer, EXPR)
+    shifted = {**labels, "video00": np.append(none, labels["video00"], axis=0)}
     changed = {v: rows.copy() for v, rows in labels.items()}
     changed["video04"][7] = (changed["video04"][7] + 2) % 7
     renamed = {v.replace("09", "10"): rows for v, rows in labels.items()}
     moved = {**labels, "video00": np.append(labels["video00"], labels["video01"][:1], axis=0)}
     moved["video01"] = labels["video01"][1:]
     fewer = {v: rows for v, rows in labels.items() if v != "video05"}
-    hashes = {split_hash(x) for x in (labels, changed, renamed, moved, fewer)}
-    assert len(hashes) == 5
+    hashes = {split_hash(x, EXPR) for x in (labels, shifted, changed, renamed, moved, fewer)}
+    assert len(hashes) == 6
     floats = {"v": np.array([[0.5, -0.25]])}
-    assert split_hash(floats) == split_hash({"v": floats["v"].astype(np.float32)})
+    single = {"v": floats["v"].astype(np.float32)}
+    assert split_hash(floats, NUMBERS) == split_hash(single, NUMBERS)
 
 
 def test_splits_that_touch_are_refused():

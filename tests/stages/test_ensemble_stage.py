@@ -123,7 +123,7 @@ def test_final_predictions_give_the_score(done, tmp_path, capsys):
     track = context.track
     index = ensemble.load_index(context.folder("prepare") / "records", "validation")
     for video, rows in ensemble.video_labels(index, track).items():
-        lines = [track.format_row(row) for row in rows]
+        lines = [",".join(map(str, row)) for row in rows.tolist()]
         (tmp_path / f"{video}.txt").write_text("\n".join(["header", *lines]))
     limits = []
     if track.thresholds is not None:
@@ -136,6 +136,7 @@ def test_final_predictions_give_the_score(done, tmp_path, capsys):
     assert not status
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert printed["score"] == pytest.approx(outcome["score"], abs=1e-6)
+    assert printed["split_hash"] == outcome["split_hash"]
 
 
 def test_the_submission_holds_the_final_predictions_decided(done):
@@ -177,6 +178,7 @@ def test_the_report_says_what_the_score_rests_on(done):
     assert f"{outcome['metrics']['sequence_cross_validated']:.4f}" in page
     assert "sequence, cross-validated" in page
     assert 1 <= page.count(" over time</h2>") <= 2 and "Its labels change most often." in page
+    assert f"the split hash {outcome['split_hash']}." in page
     assert ("own threshold" in page) == (context.config.track == "au")
     assert ("Matched to the mean" in page) == (context.config.track == "va")
 
