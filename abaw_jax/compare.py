@@ -27,7 +27,7 @@ from abaw_jax.evaluation.confidence import (
     video_statistics,
     video_table,
 )
-from abaw_jax.evaluation.folds import group_videos, read_mapping
+from abaw_jax.evaluation.folds import group_names, read_mapping
 from abaw_jax.evaluation.report import text_table
 from abaw_jax.evaluation.smoothing import GAP_RULES, Smoothing, smooth_prediction
 from abaw_jax.evaluation.thresholds import with_thresholds
@@ -69,8 +69,7 @@ def _run(options: flags.FlagValues, rest: Sequence[str], track: Track) -> dict[s
         track = with_thresholds(track, np.broadcast_to(thresholds, track.outputs).tolist())
     labels, _ = read_labels(options.annotations, track, options.split)
     persons = read_mapping(options.persons, "person") if options.persons else None
-    # A group is named by its first video.
-    groups = {video: group[0] for video, group in group_videos(list(labels), persons).items()}
+    groups = group_names(list(labels), persons)
     a, b = (_statistics(path, labels, track, options.gaps) for path in (options.a, options.b))
     found = compare(a, b, track, groups=groups)
     scores = {

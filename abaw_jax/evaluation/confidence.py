@@ -10,14 +10,13 @@ Shapes: V videos, G groups of videos, R resamples; S... is the shape of the trac
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.align import labelled_rows
-from abaw_jax.evaluation.folds import recording
 from abaw_jax.evaluation.predictions import Prediction
 from abaw_jax.tracks.track import Track
 
@@ -210,25 +209,24 @@ def split_hash(labels: Mapping[str, np.ndarray], track: Track) -> str:
 
 
 def check_apart(
-    splits: Mapping[str, Mapping[str, Any]], persons: Mapping[str, str] | None = None
+    splits: Mapping[str, Sequence[str]], persons: Mapping[str, str], source: str
 ) -> None:
-    """Refuse splits, name -> videos (a mapping's keys, or names), that share anything.
+    """Refuse splits, name -> videos, that share a person. persons: video -> person.
 
-    Two splits may share no video, no recording (`x_left` in one, `x_right` in the other), and with
-    persons, video -> person, no person. Raises InputError that names the first and both splits.
+    Raises InputError, naming `source`, where the persons come from: for the first such person, with
+    both videos, and for a video without a person.
     """
-    seen: dict[tuple[str, str], tuple[str, str]] = {}
-    for split in splits:
-        for video in sorted(splits[split]):
-            keys = [("video", video), ("recording", recording(video))]
-            if persons is not None:
-                if video not in persons:
-                    raise InputError(f"video {video} has no person; name one for each video")
-                keys.append(("person", persons[video]))
-            for kind, name in keys:
-                other, there = seen.setdefault((kind, name), (split, video))
-                if other != split:
-                    raise InputError(
-                        f"{kind} {name} lies in {other} ({there}) and in {split} ({video}); "
-                        "take it out of one: a score would be of what was trained on"
-                    )
+    seen: dict[str, tuple[str, str]] = {}
+    for split, videos in splits.items():
+        if absent := [video for video in videos if video not in persons]:
+            raise InputError(
+                f"{source}: has no person of video {absent[0]} ({len(absent)} of {len(videos)} "
+                f"{split} videos lack one); give each video of {' and '.join(splits)} one"
+            )
+        for video in videos:
+            other, there = seen.setdefault(persons[video], (split, video))
+            if other != split:
+                raise InputError(
+                    f"{source}: person {persons[video]} lies in {other} ({there}) and in {split} "
+                    f"({video}); take them out of one: a score would be of who was trained on"
+                )

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.align import Aligned, fill_absent, labelled_rows
 from abaw_jax.evaluation.confidence import Comparison, VideoStatistics, compare
-from abaw_jax.evaluation.folds import group_videos
+from abaw_jax.evaluation.folds import group_names
 from abaw_jax.evaluation.matching import Matching
 from abaw_jax.evaluation.scenes import scene_weights
 from abaw_jax.evaluation.stacking import as_values, inputs, make_stacking, predict
@@ -369,8 +369,7 @@ def compare_with_best(
         _video_statistics(rows, aligned, labelled, track)
         for rows in (result.out_of_fold, track.decode(values))
     ]
-    groups = {v: group[0] for v, group in group_videos(found[0].videos, persons).items()}
-    return best, compare(*found, track, groups=groups)
+    return best, compare(*found, track, groups=group_names(found[0].videos, persons))
 
 
 def _video_statistics(

@@ -88,6 +88,12 @@ def group_videos(
     return {video: tuple(sorted(group)) for video, group in groups.items()}
 
 
+def group_names(videos: Sequence[str], persons: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Video -> its group of `group_videos`, called by the group's first video: what a resample
+    draws whole."""
+    return {video: group[0] for video, group in group_videos(videos, persons).items()}
+
+
 def make_folds(
     frames: Mapping[str, int], folds: int = 5, persons: Mapping[str, str] | None = None
 ) -> dict[str, int]:

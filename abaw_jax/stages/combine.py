@@ -23,24 +23,27 @@ from abaw_jax.evaluation.ensemble import (
     label_rows,
     score_members,
 )
-from abaw_jax.evaluation.folds import group_videos, make_folds
+from abaw_jax.evaluation.folds import group_names, make_folds
 from abaw_jax.evaluation.predictions import Prediction, load_predictions
 from abaw_jax.evaluation.scenes import read_scenes, scene_weights
 from abaw_jax.recipe import Context
 from abaw_jax.stages.extract import splits, video_rows
 from abaw_jax.stages.members import likeliest_scene, read_members
+from abaw_jax.stages.prepare import read_persons
 from abaw_jax.tracks.track import Track
 
 FRAMES = "frames"  # the frame classifier as a member
 FOLDS = 5  # of validation videos
 
 
-def validation_folds(labels: Mapping[str, np.ndarray], track: Track) -> dict[str, int] | None:
-    """Labelled video -> fold of its recording; None for a single recording, which has no parts."""
-    frames = {video: int(track.valid(rows).sum()) for video, rows in labels.items()}
+def validation_folds(context: Context, labels: Mapping[str, np.ndarray]) -> dict[str, int] | None:
+    """Labelled video -> fold of its recording, or its person; None for a single one of these, which
+    has no parts."""
+    frames = {video: int(context.track.valid(rows).sum()) for video, rows in labels.items()}
     frames = {video: count for video, count in frames.items() if count}
-    several = len(set(group_videos(list(frames)).values())) > 1
-    return make_folds(frames, FOLDS) if several else None
+    persons = read_persons(context)
+    several = len(set(group_names(list(frames), persons).values())) > 1
+    return make_folds(frames, FOLDS, persons) if several else None
 
 
 def member_folders(context: Context) -> dict[str, pathlib.Path]:
@@ -112,7 +115,7 @@ def combine(context: Context, labels: Mapping[str, np.ndarray]) -> Combined | No
         return None
     aligned = _align(context, folders, "validation")
     labelled = label_rows(aligned, labels, track, "the members")
-    folds = validation_folds(labels, track)
+    folds = validation_folds(context, labels)
     scenes = {
         name: member["scene"]
         for name, member in read_members(context).items()

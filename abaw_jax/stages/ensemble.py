@@ -40,7 +40,7 @@ from abaw_jax.stages.combine import (
     validation_folds,
 )
 from abaw_jax.stages.extract import splits, video_labels, video_rows
-from abaw_jax.stages.prepare import test_example
+from abaw_jax.stages.prepare import read_persons, test_example
 from abaw_jax.tracks.track import Track
 
 FRAMES, SEQUENCE, ENSEMBLE = "frames", "sequence", "ensemble"  # whose predictions are decided
@@ -80,7 +80,8 @@ def run(context: Context) -> dict:
         for video, found in predictions[final].items()
         if video in labels
     }
-    evidence, scored = report.evidence(decided, last, labels), split_hash(labels, track)
+    evidence = report.evidence(decided, last, labels, read_persons(context))
+    scored = split_hash(labels, track)
     write_report(
         folder / "report.html",
         f"{track.name}, {config.system}, validation",
@@ -147,7 +148,7 @@ def _tune(
         smoothing_grid(tuple(section.kinds), section.gaps),
         training_labels=training,
         thresholds=bool(section.get("search_thresholds")),
-        folds=validation_folds(labels, track),
+        folds=validation_folds(context, labels),
         without=without,
     )
 

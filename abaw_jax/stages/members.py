@@ -1,11 +1,11 @@
 """Members of the stage `sequence`: which training windows each of its models sees, and the scenes.
 
-The first sees all; further ones all but a fold of the recordings each; further ones a scene each:
-the videos recorded in alike places (`fuxi`'s scene ensemble, arXiv 2403.10825). A video's scene is
-that of its background (`evaluation/scenes.py`), clustered on the training videos, or comes from a
-given list. Yet further ones see all windows, but one modality each, for late fusion (`hsemotion`,
-arXiv 2403.11590): an encoder tuned on the training frames tells more of these than of others, so
-that a model of all modalities trusts the face more than it should.
+The first sees all; further ones all but a fold of the recordings, or persons, each; further ones a
+scene each: the videos recorded in alike places (`fuxi`'s scene ensemble, arXiv 2403.10825). A
+video's scene is that of its background (`evaluation/scenes.py`), clustered on the training videos,
+or comes from a given list. Yet further ones see all windows, but one modality each, for late fusion
+(`hsemotion`, arXiv 2403.11590): an encoder tuned on the training frames tells more of these than of
+others, so that a model of all modalities trusts the face more than it should.
 """
 
 import dataclasses
@@ -29,6 +29,7 @@ from abaw_jax.evaluation.scenes import (
 from abaw_jax.files import read_json, write_json
 from abaw_jax.recipe import Context
 from abaw_jax.stages.extract import splits
+from abaw_jax.stages.prepare import read_persons
 
 ALL = "all"  # the member that sees every training window
 CROPS = 32  # of a video, evenly over it, that its background is taken from
@@ -69,7 +70,7 @@ def make_members(
     }
     if context.config.sequence.folds:
         counts = {train.videos[v]: n for v, n in frames.items()}
-        of_name = make_folds(counts, context.config.sequence.folds)
+        of_name = make_folds(counts, context.config.sequence.folds, read_persons(context))
         for fold in range(max(of_name.values()) + 1):  # fewer where there are fewer recordings
             held_out = [v for v in frames if of_name[train.videos[v]] == fold]
             others = [v for v in frames if of_name[train.videos[v]] != fold]

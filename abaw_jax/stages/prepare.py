@@ -4,26 +4,31 @@ Makes prepare/records (the corpus) and prepare/images/<name> (each further image
 config names no corpus, the track's demo corpus is drawn first, into prepare/demo, in the layout of
 the corpus that the config is of, and then read as any such tree is.
 
-The keys of the section `corpus` are those of the reader of its `kind`, beside OWN.
+The keys of the section `corpus` are those of the reader of its `kind`, beside OWN. Where it names
+a table of persons, prepare/persons.json keeps what that says of training and validation videos.
 """
 
 import pathlib
+from typing import Any
 
 from abaw_jax.data.corpora import read_corpus, takes
 from abaw_jax.data.demo import generate
 from abaw_jax.data.records import load_index, write_corpus
 from abaw_jax.errors import InputError
-from abaw_jax.files import disk_state
+from abaw_jax.evaluation.confidence import check_apart
+from abaw_jax.evaluation.folds import read_mapping
+from abaw_jax.files import disk_state, read_json, write_json
 from abaw_jax.recipe import Context
 from abaw_jax.tracks.track import Track
 
-OWN = ("kind", "root", "demo_size", "max_damaged")
+OWN = ("kind", "root", "demo_size", "max_damaged", "persons")
 # Paths in the section `corpus`: of label files or folders of them, and folders of images.
 FILES = (
     "annotations", "test_list", "test_example", "train_table", "validation_table", "test_table",
     "images", "videos",
 )  # fmt: skip
 FOLDERS = ("image_roots", "face_images")
+PERSONS = "persons.json"
 
 
 def inputs(context: Context) -> dict[str, str]:
@@ -41,6 +46,8 @@ def inputs(context: Context) -> dict[str, str]:
     for key in FILES:
         if corpus.get(key):
             state[corpus[key]] = disk_state(corpus[key], files=True)
+    if path := _persons_path(context):
+        state[str(path)] = disk_state(path, files=True)
     for section in image_sets(context).values():
         for key in ("root", "path", "votes"):
             if section.get(key):
@@ -61,8 +68,12 @@ def image_sets(context: Context) -> dict[str, dict]:
 
 
 def run(context: Context) -> dict:
-    """Write the records of every corpus the config names; what is written already is kept."""
-    folder = context.folder("prepare")
+    """Write the records of every corpus the config names; what is written already is kept.
+
+    Raises InputError for a person on both sides, and as the readers do.
+    """
+    folder, path = context.folder("prepare"), _persons_path(context)
+    persons = read_mapping(path, "person") if path else {}
     corpus = context.config.corpus.to_dict()
     if not corpus["root"] and corpus["demo_size"]:
         corpus["root"] = str(folder / "demo")
@@ -76,6 +87,9 @@ def run(context: Context) -> dict:
             f"{' and no '.join(sorted(lacking))} set; expected both: add the folder of its label "
             "files"
         )
+    videos = {s.name: [v.name for v in s.videos] for s in splits if s.name != "test"}
+    if persons:
+        check_apart(videos, persons, str(path))
     # All is read before anything is written: a path that is wrong shows at once.
     sets = {}
     for name, section in image_sets(context).items():
@@ -86,11 +100,27 @@ def run(context: Context) -> dict:
     for name, (images, limit) in sets.items():
         write_corpus(folder / "images" / name, name, images, max_damaged=limit)
     indices = {split: load_index(folder / "records", split) for split in summary["splits"]}
+    content: list[Any] = [index.content_hash() for index in indices.values()]
+    if persons:
+        content.append({name: persons[name] for names in videos.values() for name in names})
+        write_json(folder / PERSONS, content[-1])
     return {
         "metrics": {f"{split}_images": len(index.frames) for split, index in indices.items()},
         "samples": sum(len(index.frames) for index in indices.values()),
-        "content": [index.content_hash() for index in indices.values()],
+        "content": content,
     }
+
+
+def _persons_path(context: Context) -> pathlib.Path | None:
+    """The table of persons, below `root` unless absolute; None where the config names none."""
+    corpus = context.config.corpus
+    return pathlib.Path(corpus.root) / corpus.persons if corpus.get("persons") else None
+
+
+def read_persons(context: Context) -> dict[str, str] | None:
+    """Video -> person, of the training and the validation set as they were prepared; None where
+    the config names no persons."""
+    return read_json(context.folder("prepare") / PERSONS) if _persons_path(context) else None
 
 
 def _damage_limit(section: dict) -> int | float:

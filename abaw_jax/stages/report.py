@@ -11,7 +11,7 @@ from abaw_jax.data.records import IMAGE_SET, Index
 from abaw_jax.evaluation.confidence import bootstrap, video_statistics, video_table
 from abaw_jax.evaluation.decision import Decision, Tuned
 from abaw_jax.evaluation.ensemble import TUNED
-from abaw_jax.evaluation.folds import recording
+from abaw_jax.evaluation.folds import group_names
 from abaw_jax.evaluation.predictions import Prediction
 from abaw_jax.evaluation.report import Timeline
 from abaw_jax.evaluation.smoothing import Smoothing
@@ -23,14 +23,17 @@ from abaw_jax.tracks.track import Summary, Track
 
 
 def evidence(
-    track: Track, final: Mapping[str, Prediction], labels: Mapping[str, np.ndarray]
+    track: Track,
+    final: Mapping[str, Prediction],
+    labels: Mapping[str, np.ndarray],
+    persons: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """What the score rests on, as `write_report` takes it: each video, and intervals over videos,
-    recordings drawn whole, where there are two at least."""
+    recordings and persons drawn whole, where there are two at least."""
     statistics = video_statistics(final, labels, track)
     several = len(statistics.videos) > 1  # a set of images is one
     found: dict[str, Any] = {"videos": video_table(statistics, track) if several else ()}
-    groups = {video: recording(video) for video in statistics.videos}
+    groups = group_names(statistics.videos, persons)
     if len(set(groups.values())) > 1:
         found["intervals"] = bootstrap(statistics, track, groups=groups)
     if track.label_type == "float32":

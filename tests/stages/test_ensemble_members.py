@@ -15,7 +15,7 @@ from abaw_jax.evaluation.predictions import load_predictions, save_prediction
 from abaw_jax.evaluation.scenes import write_scenes
 from abaw_jax.evaluation.smoothing import Smoothing
 from abaw_jax.files import read_json, write_json
-from abaw_jax.stages import combine, ensemble, export
+from abaw_jax.stages import combine, ensemble, export, report
 
 NOISE = {"all": 0.6, "fold1": 0.8, "scene1": 0.7, "scene2": 0.9}
 SHARES = (0.9, 0.7, 0.2, 0.4, 0.1, 0.8, 0.6, 0.3, 0.5, 0.2)
@@ -79,7 +79,7 @@ def test_no_fold_is_scored_by_its_own_labels(done, monkeypatch):
     context, _, _ = done
     index = ensemble.load_index(context.folder("prepare") / "records", "validation")
     labels = ensemble.video_labels(index, context.track)
-    folds = combine.validation_folds(labels, context.track)
+    folds = combine.validation_folds(context, labels)
     fold = folds["4"]
     turned = {
         v: np.where(rows >= -1, -rows, rows) if folds[v] == fold else rows
@@ -92,6 +92,29 @@ def test_no_fold_is_scored_by_its_own_labels(done, monkeypatch):
     other = (fold + 1) % 5
     found = [c.without(context.track)(other)["3"].values for c in (before, after)]
     assert np.abs(found[0] - found[1]).max() > 0
+
+
+def test_persons_stay_together_in_folds_and_resamples(done):
+    context, _, _ = done
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config.corpus.persons = "persons.csv"
+    context = dataclasses.replace(context, config=ml_collections.FrozenConfigDict(config))
+    persons = {"3": "p", "4": "q", "5_left": "r", "5_right": "p", "6": "q", "7": "q"}
+    write_json(context.folder("prepare") / "persons.json", persons)
+    index = ensemble.load_index(context.folder("prepare") / "records", "validation")
+    labels = ensemble.video_labels(index, context.track)
+    folds = combine.validation_folds(context, labels)
+    together = [{"3", "5_left", "5_right"}, {"4", "6", "7"}]
+    assert [{v for v in folds if folds[v] == f} for f in (folds["3"], folds["4"])] == together
+    folder = context.folder("ensemble") / "predictions" / "validation"
+    evidence = [
+        report.evidence(context.track, load_predictions(folder, context.track), labels, known)
+        for known in (persons, None, dict.fromkeys(persons, "p"))
+    ]
+    widths = [e["intervals"]["score"].high - e["intervals"]["score"].low for e in evidence[:2]]
+    assert widths[0] != widths[1] and "intervals" not in evidence[2]
+    write_json(context.folder("prepare") / "persons.json", dict.fromkeys(persons, "p"))
+    assert combine.validation_folds(context, labels) is None
 
 
 def test_final_predictions_are_the_combination_decided(done):

@@ -202,6 +202,48 @@ def test_full_disk_is_one_line_and_mends(context, monkeypatch):
     assert prepare.run(context)["samples"] == 2 * ROWS
 
 
+def with_persons(workdir, tree, text):
+    (tree / "persons.csv").write_text(f"video,person\n{text}\n")
+    return make_context(workdir, tree, corpus={"persons": "persons.csv"})
+
+
+def test_persons_of_both_sides_are_kept(context, tmp_path, tree):
+    assert prepare.read_persons(context) is None
+    plain = prepare.run(context)
+    given = with_persons(tmp_path / "given", tree, "a,p\nb,q\ntest,p\nelsewhere,r")
+    made = prepare.run(given)
+    assert prepare.read_persons(given) == {"a": "p", "b": "q"}
+    assert made["content"] == [*plain["content"], {"a": "p", "b": "q"}]
+    assert made["metrics"] == plain["metrics"]
+    before = prepare.inputs(given)
+    os.utime(tree / "persons.csv", (1.7e9, 1.7e9))
+    assert prepare.inputs(given) != before
+    assert prepare.inputs(given).keys() - prepare.inputs(context) == {str(tree / "persons.csv")}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,p\nb,p", "person p lies in train (a) and in validation (b); take them out of one"),
+        ("a,p\nc,q", "has no person of video b (1 of 1 validation videos lack one); give each"),
+        ("a,p\nb", "csv:3: 'b'; expected video,person"),
+    ],
+)
+def test_persons_that_cannot_be_are_named_before_anything_is_written(tmp_path, tree, text, message):
+    context = with_persons(tmp_path / "run", tree, text)
+    with pytest.raises(InputError) as error:
+        prepare.run(context)
+    assert str(error.value).startswith(str(tree / "persons.csv")) and message in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_absent_table_of_persons_shows_before_a_demo_is_drawn(tmp_path):
+    context = make_context(tmp_path / "run", "", corpus={"persons": str(tmp_path / "nobody.csv")})
+    with pytest.raises(InputError, match="nobody.csv: cannot be read"):
+        prepare.run(context)
+    assert not (tmp_path / "run").exists()
+
+
 def test_example_is_below_the_root(context):
     assert prepare.test_example(context) == ""
     config = expr.get_config("tiny")

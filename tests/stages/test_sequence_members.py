@@ -108,6 +108,20 @@ def test_members_keep_recordings_whole_and_see_the_rest(done):
     assert names(members["fold1"].judged) == seen[1] and members["fold1"].of_training
 
 
+def test_members_keep_persons_whole(done):
+    context = with_section(done[0], folds=2)
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config.corpus.persons = "persons.csv"
+    context = dataclasses.replace(context, config=ml_collections.FrozenConfigDict(config))
+    for others in (("3", "4"), ("1", "4"), ("1", "3")):
+        persons = {v: "p" if v in others else v for videos in VIDEOS.values() for v in videos}
+        write_json(context.folder("prepare") / "persons.json", persons)
+        members, _ = members_of(context, {})
+        held_out = [names(members[m].judged) for m in ("fold1", "fold2")]
+        assert any(set(others) <= fold for fold in held_out)
+        assert any({"2_left", "2_right"} <= fold for fold in held_out)
+
+
 def test_members_of_scenes_see_the_videos_of_their_background(done):
     """Of a training video, a new one, and one with two people whose scenes differ."""
     members, _ = members_of(done[0])
