@@ -142,6 +142,7 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         annotations="6th ABAW Annotations",
         test_list="",  # names of the test videos, one a line
         test_example="",  # the submission to fill in; both empty: no test set
+        persons="",  # csv video,person of training and validation videos; empty: they are not known
         max_damaged=0.01,  # damaged images that a run accepts: a share, or a count from 1 up
         max_unmatched=1000,  # images without a row, or rows without one, a video may have
         also=(),  # further tracks, whose labels are read as well: "va", "expr", "au"

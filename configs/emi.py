@@ -38,6 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
         test_table="",  # names the test clips where there is no example; empty: none
         test_example="test_split.csv",  # the example submission, as the archive calls it
         face_images=("face_images", "test/face_images"),
+        persons="",  # csv video,person of training and validation clips; empty: they are not known
         max_damaged=0.01,  # damaged images that a run accepts: a share, or a count from 1 up
         demo_size="default",  # tiny, default or large; empty: `root` must be given
     ))  # fmt: skip
