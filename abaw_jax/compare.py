@@ -11,10 +11,9 @@ that of the difference leaves out 0, chance in which videos were filmed does not
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from absl import flags
 
 from abaw_jax import command
@@ -24,14 +23,12 @@ from abaw_jax.evaluation.confidence import (
     bootstrap,
     compare,
     split_hash,
-    video_statistics,
     video_table,
 )
 from abaw_jax.evaluation.folds import group_names, read_mapping
 from abaw_jax.evaluation.report import text_table
-from abaw_jax.evaluation.smoothing import GAP_RULES, Smoothing, smooth_prediction
-from abaw_jax.evaluation.thresholds import with_thresholds
-from abaw_jax.score import read_predictions
+from abaw_jax.evaluation.smoothing import GAP_RULES
+from abaw_jax.score import read_predictions, score_predictions
 from abaw_jax.tracks import Track
 from abaw_jax.tracks.annotations import read_labels
 
@@ -48,40 +45,40 @@ def _define_flags(define: command.Define) -> None:
     define("list", "thresholds", None, "AU: one number, or one for each unit; of both.")
 
 
-def _statistics(
-    path: str, labels: Mapping[str, np.ndarray], track: Track, gaps: str | None
-) -> VideoStatistics:
-    predictions = read_predictions(path, track, labels)
-    if gaps is not None:
-        predictions = {
-            video: smooth_prediction(found, len(labels[video]), Smoothing(gaps=gaps))
-            for video, found in predictions.items()
-            if len(found.frames)
-        }
-    return video_statistics(predictions, labels, track, path)
+def _videos(a: VideoStatistics, b: VideoStatistics, track: Track) -> list[dict[str, Any]]:
+    """A row for each video, with both scores: first those in which they differ most."""
+    of_b = {row["video"]: row["score"] for row in video_table(b, track)}
+    videos = [
+        {"video": row["video"], "frames": row["frames"], "a": row["score"], "b": of_b[row["video"]]}
+        for row in video_table(a, track)
+    ]
+    return sorted(videos, key=lambda row: (-abs(row["a"] - row["b"]), row["video"]))
 
 
 def _run(options: flags.FlagValues, rest: Sequence[str], track: Track) -> dict[str, Any]:
     command.refuse_arguments(rest)
     command.require(options, "a", "b", "annotations")
     thresholds = command.read_thresholds(options.thresholds, track)
-    if thresholds is not None:
-        track = with_thresholds(track, np.broadcast_to(thresholds, track.outputs).tolist())
     labels, _ = read_labels(options.annotations, track, options.split)
     persons = read_mapping(options.persons, "person") if options.persons else None
     groups = group_names(list(labels), persons)
-    a, b = (_statistics(path, labels, track, options.gaps) for path in (options.a, options.b))
+    a, b = (
+        score_predictions(
+            read_predictions(path, track, labels),
+            labels,
+            track,
+            gaps=options.gaps,
+            thresholds=thresholds,
+            source=path,
+        ).statistics
+        for path in (options.a, options.b)
+    )
     found = compare(a, b, track, groups=groups)
     scores = {
         name: bootstrap(statistics, track, groups=groups)["score"]
         for name, statistics in (("a", a), ("b", b))
     }
-    of_b = {row["video"]: row["score"] for row in video_table(b, track)}
-    videos = [
-        {"video": row["video"], "frames": row["frames"], "a": row["score"], "b": of_b[row["video"]]}
-        for row in video_table(a, track)
-    ]
-    videos.sort(key=lambda row: (-abs(row["a"] - row["b"]), row["video"]))
+    videos = [] if track.per_clip else _videos(a, b, track)  # one row has no score of its own
     intervals = {**scores, "a - b": found.difference}
     print(text_table([{"": name} | dataclasses.asdict(i) for name, i in intervals.items()]))
     print(f"\n{track.name} {track.score_name}; low and high: {100 * LEVEL:g} % of resamples")
@@ -89,7 +86,7 @@ def _run(options: flags.FlagValues, rest: Sequence[str], track: Track) -> dict[s
         f"a scores higher in {100 * found.a_better:.1f} % of the resamples, b in "
         f"{100 * found.b_better:.1f} %"
     )
-    if not track.per_clip:  # one row has no score of its own
+    if videos:
         print(f"\n{text_table(videos[:SHOWN])}")
     return {
         "track": track.name,
@@ -101,7 +98,7 @@ def _run(options: flags.FlagValues, rest: Sequence[str], track: Track) -> dict[s
         "groups": len({groups[video] for video in a.videos}),
         "frames": int(a.frames.sum()),
         "split_hash": split_hash(labels, track),
-        "videos": [] if track.per_clip else videos,
+        "videos": videos,
     }
 
 

@@ -8,6 +8,10 @@ are of clips, a csv table or the folder of train_split.csv and valid_split.csv. 
 of every video in A counts, all videos together; P may hold more. A labelled frame that P lacks is
 an error unless --gaps names a rule to fill it; only the row after the last frame, which the
 organisers count and no image has, may be absent, and is then left out.
+
+--intervals 1000 gives each figure with the interval that holds 95 % of so many resamples, in which
+recordings, and with --persons persons, are drawn with replacement (`evaluation/confidence.py`).
+--per_video scores each video by its own frames, worst first; clips are told apart by their error.
 """
 
 import dataclasses
@@ -22,9 +26,16 @@ from absl import flags
 from abaw_jax import command
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.align import labelled_rows
-from abaw_jax.evaluation.confidence import split_hash
+from abaw_jax.evaluation.confidence import (
+    LEVEL,
+    VideoStatistics,
+    bootstrap,
+    split_hash,
+    video_table,
+)
+from abaw_jax.evaluation.folds import group_names, read_mapping
 from abaw_jax.evaluation.predictions import Prediction, load_predictions
-from abaw_jax.evaluation.report import class_table_text
+from abaw_jax.evaluation.report import class_table_text, text_table
 from abaw_jax.evaluation.smoothing import GAP_RULES, Smoothing, smooth_prediction
 from abaw_jax.evaluation.submission import decoder, read_submission
 from abaw_jax.tracks import Summary, Track
@@ -35,15 +46,24 @@ from abaw_jax.tracks.annotations import read_labels
 class Scored:
     """A score and what it counts.
 
-    frames, videos: scored. filled: scored frames that P lacked. last_rows: labelled last rows left
-    out because P has no frame for them.
+    statistics: of each scored video. filled: scored frames that P lacked. last_rows: labelled last
+    rows left out because P has no frame for them.
     """
 
     summary: Summary
-    frames: int
-    videos: int
+    statistics: VideoStatistics
     filled: int
     last_rows: int
+
+    @property
+    def frames(self) -> int:
+        """How many were scored."""
+        return int(self.statistics.frames.sum())
+
+    @property
+    def videos(self) -> int:
+        """How many have a frame that was scored."""
+        return len(self.statistics.videos)
 
 
 def score_predictions(
@@ -70,19 +90,16 @@ def score_predictions(
         }
     frames = {video: prediction.frames for video, prediction in predictions.items()}
     found, last_rows = labelled_rows(frames, labels, track, source)
+    found = {video: part for video, part in found.items() if len(part[0])}
     decode = decoder(track, thresholds)
     parts, filled = [], 0
     for video, (index, rows) in found.items():
         parts.append(track.statistics(decode(predictions[video].values[index]), rows))
         if gaps is not None:
             filled += int((~np.isin(frames[video][index], known[video])).sum())
-    return Scored(
-        summary=track.summary(sum(parts)),
-        frames=sum(len(rows) for _, rows in found.values()),
-        videos=sum(len(rows) > 0 for _, rows in found.values()),
-        filled=filled,
-        last_rows=last_rows,
-    )
+    counts = np.array([len(rows) for _, rows in found.values()], np.int64)
+    statistics = VideoStatistics(tuple(found), np.stack(parts), counts)
+    return Scored(track.summary(sum(parts)), statistics, filled, last_rows)
 
 
 def read_predictions(path: str, track: Track, videos: Iterable[str]) -> dict[str, Prediction]:
@@ -104,6 +121,10 @@ def _define_flags(define: command.Define) -> None:
     define("string", "split", "Validation_Set", "Which folder of the annotations.")
     define("enum", "gaps", None, GAP_RULES, "Fill labelled frames without prediction.")
     define("list", "thresholds", None, "AU: one number, or one for each unit.")
+    define("integer", "intervals", 0, "Resamples to take intervals of; 0: none.", lower_bound=0)
+    define("integer", "seed", 0, "Which resamples are drawn.", lower_bound=0)
+    define("string", "persons", None, "csv video,person: persons that are drawn whole.")
+    define("bool", "per_video", False, "Score each video by itself too.")
 
 
 def _record(
@@ -134,9 +155,45 @@ def _record(
     }
 
 
+def _confidence(
+    scored: Scored, labels: Mapping[str, np.ndarray], track: Track, options: flags.FlagValues
+) -> dict[str, Any]:
+    """What --intervals and --per_video add to the record, printed; {} without them."""
+    record: dict[str, Any] = {}
+    if options.per_video:
+        record["per_video"] = video_table(scored.statistics, track)
+        print(f"\n{text_table(record['per_video'])}")
+    if options.intervals:
+        persons = read_mapping(options.persons, "person") if options.persons else None
+        groups = group_names(list(labels), persons)
+        found = bootstrap(
+            scored.statistics,
+            track,
+            resamples=options.intervals,
+            seed=options.seed,
+            groups=groups,
+        )
+        drawn = len({groups[video] for video in scored.statistics.videos})
+        intervals = {name: dataclasses.asdict(interval) for name, interval in found.items()}
+        record |= {
+            "intervals": intervals,
+            "resamples": options.intervals,
+            "seed": options.seed,
+            "groups": drawn,
+        }
+        print(f"\n{text_table([{'figure': name} | row for name, row in intervals.items()])}")
+        what = "persons" if persons else "clips" if track.per_clip else "recordings"
+        shown = f"{options.intervals} resamples of {drawn} {what}"
+        print(f"low and high: {100 * LEVEL:g} % of {shown}")
+    return record
+
+
 def _run(options: flags.FlagValues, rest: Sequence[str], track: Track) -> dict[str, Any]:
     command.refuse_arguments(rest)
     command.require(options, "predictions", "annotations")
+    for name in ("seed", "persons"):
+        if options[name].present and not options.intervals:
+            raise InputError(f"--{name} needs --intervals; see --help")
     thresholds = command.read_thresholds(options.thresholds, track)
     labels, source = read_labels(options.annotations, track, options.split)
     predictions = read_predictions(options.predictions, track, labels)
@@ -149,6 +206,7 @@ def _run(options: flags.FlagValues, rest: Sequence[str], track: Track) -> dict[s
         source=options.predictions,
     )
     print(class_table_text(scored.summary))
+    more = _confidence(scored, labels, track, options)
     clips = f"{scored.videos} labelled clips"
     frames = f"{scored.frames} labelled frames of {scored.videos} videos"
     print(f"\n{clips if track.per_clip else frames}")
@@ -160,7 +218,7 @@ def _run(options: flags.FlagValues, rest: Sequence[str], track: Track) -> dict[s
         if name != track.score_name:
             print(f"{name} {value:.4f}")
     print(f"{track.name} {track.score_name} {scored.summary.score:.4f}")
-    return _record(scored, labels, track, options, thresholds, str(source))
+    return _record(scored, labels, track, options, thresholds, str(source)) | more
 
 
 def main(argv: Sequence[str] | None = None) -> int:

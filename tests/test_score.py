@@ -1,5 +1,6 @@
 """The scorer as people call it: every way in, every refusal, the same figures."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from abaw_jax.errors import InputError
+from abaw_jax.evaluation.confidence import bootstrap, video_statistics, video_table
 from abaw_jax.evaluation.predictions import Prediction, save_prediction
 from abaw_jax.score import main, score_predictions
 from abaw_jax.tracks import EXPR
@@ -159,6 +161,46 @@ def test_missing_frames_are_named_unless_a_rule_is(case, capsys):
     want = f1_score(truth[truth >= 0], said[truth >= 0], average="macro")
     assert found["score"] == pytest.approx(want, abs=1e-12)
     assert (found["filled"], found["last_rows"], found["gaps"]) == (2 + 3, 0, "hold")
+
+
+def test_intervals_and_videos_are_given_where_asked_for(case, capsys):
+    root, folder, labels, predictions = case
+    plain = record(capsys, root / "p", folder)
+    asked = ("--intervals=50", "--seed=3", "--per_video")
+    found = record(capsys, root / "p", folder, *asked)
+    assert found.keys() - plain.keys() == {"intervals", "resamples", "seed", "groups", "per_video"}
+    assert plain.items() <= found.items()
+    # The same as of what is scored, by the functions that the report takes them of.
+    known = video_statistics(predictions, labels, EXPR)
+    groups = {video: video for video in labels}
+    want = bootstrap(known, EXPR, resamples=50, seed=3, groups=groups)
+    assert found["intervals"] == {name: dataclasses.asdict(i) for name, i in want.items()}
+    assert found["per_video"] == video_table(known, EXPR)
+    assert (found["resamples"], found["seed"], found["groups"]) == (50, 3, 3)
+    assert record(capsys, root / "p", folder, "--intervals=50")["intervals"] != found["intervals"]
+    _, out, _ = call(capsys, root / "p", folder, *asked)
+    assert "95 % of 50 resamples of 3 recordings" in out and "28-30-1280x720-4" in out
+    assert f"{want['score'].low:.4f}  {want['score'].high:.4f}" in out
+    assert out.splitlines()[-1] == f"EXPR macro_f1 {plain['score']:.4f}"
+
+
+def test_intervals_draw_persons_whole(case, capsys, tmp_path):
+    root, folder, _, _ = case
+    table = tmp_path / "persons.csv"
+    table.write_text("video,person\nvideo10_1_left,p\nv,p\n28-30-1280x720-4,q\n")
+    asked = ("--intervals=20", f"--persons={table}")
+    assert record(capsys, root / "p", folder, *asked)["groups"] == 2
+    assert "20 resamples of 2 persons" in call(capsys, root / "p", folder, *asked)[1]
+    for options, message in (
+        ([f"--persons={table}"], "--persons needs --intervals"),
+        (["--seed=1"], "--seed needs --intervals"),
+        (["--intervals=-1"], "intervals"),
+    ):
+        status, out, err = call(capsys, root / "p", folder, *options)
+        assert (status, out) == (2, "") and message in err and err.count("\n") == 1
+    table.write_text("video,person\nv,p\n")
+    status, _, err = call(capsys, root / "p", folder, *asked)
+    assert status == 2 and "has no person" in err
 
 
 def test_only_the_row_after_the_last_frame_is_let_off():

@@ -172,6 +172,12 @@ def test_mimicry_of_clips(emi, capsys, tmp_path):
     assert (
         found["frames"] == found["videos"] == len(clips) and found["classes"][3] == "Empathic Pain"
     )
+    more = record(capsys, EMI, tmp_path / "p", table, "--intervals=20", "--per_video")
+    assert more["intervals"]["score"]["low"] < found["score"] < more["intervals"]["score"]["high"]
+    errors = [row["mean_rmse"] for row in more["per_video"]]
+    assert errors == sorted(errors, reverse=True)
+    want = {f"{clip:05d}": e for clip, e in zip(clips, abs(values - labels).mean(1), strict=True)}
+    assert {row["video"]: row["mean_rmse"] for row in more["per_video"]} == pytest.approx(want)
     lines = [f"{clip},{EMI.format_row(row)}" for clip, row in zip(clips, values, strict=True)]
     path = tmp_path / "s.csv"
     path.write_text("\n".join([EMI.header, *reversed(lines), "99999,0,0,0,0,0,0"]) + "\n")

@@ -59,8 +59,14 @@ def video_statistics(
 def video_table(statistics: VideoStatistics, track: Track) -> list[dict[str, Any]]:
     """A row for each video: video, frames, score and every metric, by its own frames; worst first.
 
-    To see where a system fails: the mean of these scores is not the score of the split.
+    Of a clip, whose one row has no correlation, the error alone. To see where a system fails: the
+    mean of these scores is not the score of the split.
     """
+    if track.per_clip:
+        errors = [track.summary(part).metrics["mean_rmse"] for part in statistics.statistics]
+        clips = zip(statistics.videos, errors, strict=True)
+        rows = [{"video": clip, "mean_rmse": error} for clip, error in clips]
+        return sorted(rows, key=lambda row: (-row["mean_rmse"], row["video"]))
     rows = []
     for video, part, frames in zip(
         statistics.videos, statistics.statistics, statistics.frames, strict=True
