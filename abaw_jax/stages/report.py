@@ -68,7 +68,7 @@ def notes(
 ) -> list[str]:
     """What the report says under its title. scored: the labels' `split_hash`. member: whose
     predictions were decided."""
-    notes = [f"The labels scored have the split hash {scored}."]
+    notes = [f"The split hash of the labels scored begins with {scored[:16]}."]
     if combined is not None:
         method, scores = combined.result.combination.method, combined.result
         notes.append(f"{len(combined.folders)} members combined by: {method}.")
