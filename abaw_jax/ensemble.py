@@ -87,20 +87,7 @@ def _read_options(options: flags.FlagValues, rest: Sequence[str], track: Track) 
     needs_scenes = options.method == "scenes" and not options.combination
     if needs_scenes and not (options.scenes and options.member_scene):
         raise InputError("--method=scenes needs --scenes and --member_scene; see --help")
-    return _pairs([*options.predictions, *rest], "predictions", "DIR")
-
-
-def _pairs(texts: Sequence[str], flag: str, what: str) -> dict[str, str]:
-    """NAME=VALUE texts by name."""
-    found: dict[str, str] = {}
-    for text in texts:
-        name, _, value = text.partition("=")
-        if not name or not value:
-            raise InputError(f"--{flag} {text!r}; expected NAME={what}")
-        if name in found:
-            raise InputError(f"--{flag}: {name} is given twice; give each member its own name")
-        found[name] = value
-    return found
+    return command.read_pairs([*options.predictions, *rest], "predictions", "DIR")
 
 
 def _read_members(
@@ -257,7 +244,7 @@ def _evaluate(options: flags.FlagValues, folders: Mapping[str, str], track: Trac
     aligned = _read_members(folders, options, track, {v: len(rows) for v, rows in labels.items()})
     labelled = label_rows(aligned, labels, track, "predictions of all members")
     folds = _folds(options, labelled, aligned)
-    scenes = _pairs(options.member_scene, "member_scene", "SCENE")
+    scenes = command.read_pairs(options.member_scene, "member_scene", "SCENE")
     probabilities = read_scenes(options.scenes) if options.scenes else None
     results = {
         method: evaluate_ensemble(
