@@ -48,25 +48,29 @@ def decoder(
     return functools.partial(track.decode, thresholds=thresholds)
 
 
-def _read_rows(path: str | os.PathLike, track: Track) -> tuple[str, list[list[str]]]:
-    """The header, whose names must be the track's in any case, and the cells of each line below."""
+def _read_lines(path: str | os.PathLike, track: Track) -> tuple[str, list[str]]:
+    """The header, whose names must be the track's in any case, and the lines below it, without
+    quotes."""
     lines = read_lines(path)
-    header, *rows = (_cells(line, f"{path}:{number}") for number, line in enumerate(lines, 1))
-    if ",".join(header).lower() != track.header.lower():
+    for index, line in enumerate(lines):
+        if '"' in line:
+            lines[index] = _unquote(line, f"{path}:{index + 1}")
+    header = ",".join(name.strip() for name in lines[0].split(","))
+    if header.lower() != track.header.lower():
         raise InputError(
             f"{path}:1: header {lines[0].strip()[:120]!r}; {track.name} has {track.header!r}"
         )
-    if not rows:
+    if len(lines) == 1:
         raise InputError(f"{path}: has no line below its header")
-    return ",".join(header), rows
+    return header, lines[1:]
 
 
-def _cells(line: str, where: str) -> list[str]:
-    """The cells of a line, one at least, without quotes and spaces round them."""
-    cells = [cell.strip() for cell in split_cells(line, where)] or [""]
+def _unquote(line: str, where: str) -> str:
+    """The line as it would stand without quotes; InputError for a comma that needs them."""
+    cells = split_cells(line, where)
     if len(cells) != line.count(",") + 1:
         raise InputError(f"{where}: {line.strip()[:80]!r} has a comma in quotes; take it out")
-    return cells
+    return ",".join(cells)
 
 
 def _place(text: str, track: Track) -> tuple[str, int] | None:
@@ -117,19 +121,22 @@ def read_example(path: str | os.PathLike, track: Track) -> Locations:
     Raises InputError as file:line for another track's header, a location that is not
     `<video>/<number>.jpg`, or one that stands twice.
     """
-    header, rows = _read_rows(path, track)
-    return _locations(header, [cells[0] for cells in rows], path, track)
+    header, lines = _read_lines(path, track)
+    return _locations(header, [line.split(",", 1)[0].strip() for line in lines], path, track)
 
 
 def _parse(path: str | os.PathLike, track: Track) -> tuple[Locations, np.ndarray]:
     """The locations of a submission and its label rows (lines, W), in file order."""
-    header, rows = _read_rows(path, track)
-    for number, cells in enumerate(rows, start=2):
-        if len(cells) == 1:
-            raise InputError(f"{path}:{number}: {cells[0][:80]!r} has no label")
-    labels = [",".join(cells[1:]) for cells in rows]
-    values = parse_rows(labels, track, path, first_line=2, allow_invalid=False)
-    return _locations(header, [cells[0] for cells in rows], path, track), values
+    header, lines = _read_lines(path, track)
+    texts, rows = [], []
+    for number, line in enumerate(lines, start=2):
+        text, comma, row = line.partition(",")
+        if not comma:
+            raise InputError(f"{path}:{number}: {line.strip()[:80]!r} has no label")
+        texts.append(text.strip())
+        rows.append(row)
+    values = parse_rows(rows, track, path, first_line=2, allow_invalid=False)
+    return _locations(header, texts, path, track), values
 
 
 def read_submission(
