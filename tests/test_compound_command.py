@@ -43,10 +43,10 @@ def test_a_rule_by_name(expressions, tmp_path, capsys):
 
 
 def save_classes(folder, labels, videos=("01", "02")):
-    """Predictions of these classes, one a frame from 1; in columns of another order."""
-    values = np.eye(7, dtype=np.float32)[labels][:, ::-1]
+    """Predictions of these classes, one a frame from 1."""
+    values = np.eye(7, dtype=np.float32)[labels]
     for video in videos:
-        save_prediction(folder, video, np.arange(1, len(labels) + 1), values, CE.classes[::-1])
+        save_prediction(folder, video, np.arange(1, len(labels) + 1), values, CE.classes)
 
 
 # Shares of the classes as the prior has them, and as it does not.
