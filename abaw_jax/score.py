@@ -156,16 +156,17 @@ def _record(
 
 
 def _confidence(
-    scored: Scored, labels: Mapping[str, np.ndarray], track: Track, options: flags.FlagValues
+    scored: Scored,
+    persons: Mapping[str, str] | None,
+    track: Track,
+    options: flags.FlagValues,
 ) -> dict[str, Any]:
-    """What --intervals and --per_video add to the record, printed; {} without them."""
+    """What --intervals and --per_video add to the record; {} without them."""
     record: dict[str, Any] = {}
     if options.per_video:
         record["per_video"] = video_table(scored.statistics, track)
-        print(f"\n{text_table(record['per_video'])}")
     if options.intervals:
-        persons = read_mapping(options.persons, "person") if options.persons else None
-        groups = group_names(list(labels), persons)
+        groups = group_names(scored.statistics.videos, persons)
         found = bootstrap(
             scored.statistics,
             track,
@@ -173,19 +174,24 @@ def _confidence(
             seed=options.seed,
             groups=groups,
         )
-        drawn = len({groups[video] for video in scored.statistics.videos})
-        intervals = {name: dataclasses.asdict(interval) for name, interval in found.items()}
         record |= {
-            "intervals": intervals,
+            "intervals": {name: dataclasses.asdict(interval) for name, interval in found.items()},
             "resamples": options.intervals,
             "seed": options.seed,
-            "groups": drawn,
+            "groups": len(set(groups.values())),
         }
-        print(f"\n{text_table([{'figure': name} | row for name, row in intervals.items()])}")
-        what = "persons" if persons else "clips" if track.per_clip else "recordings"
-        shown = f"{options.intervals} resamples of {drawn} {what}"
-        print(f"low and high: {100 * LEVEL:g} % of {shown}")
     return record
+
+
+def _show_confidence(record: Mapping[str, Any], what: str) -> None:
+    """Print what `_confidence` found; `what` was drawn."""
+    if "per_video" in record:
+        print(f"\n{text_table(record['per_video'])}")
+    if "intervals" in record:
+        rows = [{"figure": name} | row for name, row in record["intervals"].items()]
+        print(f"\n{text_table(rows)}")
+        shown = f"{record['resamples']} resamples of {record['groups']} {what}"
+        print(f"low and high: {100 * LEVEL:g} % of {shown}")
 
 
 def _run(options: flags.FlagValues, rest: Sequence[str], track: Track) -> dict[str, Any]:
@@ -195,6 +201,7 @@ def _run(options: flags.FlagValues, rest: Sequence[str], track: Track) -> dict[s
         if options[name].present and not options.intervals:
             raise InputError(f"--{name} needs --intervals; see --help")
     thresholds = command.read_thresholds(options.thresholds, track)
+    persons = read_mapping(options.persons, "person") if options.persons else None
     labels, source = read_labels(options.annotations, track, options.split)
     predictions = read_predictions(options.predictions, track, labels)
     scored = score_predictions(
@@ -205,8 +212,9 @@ def _run(options: flags.FlagValues, rest: Sequence[str], track: Track) -> dict[s
         thresholds=thresholds,
         source=options.predictions,
     )
+    more = _confidence(scored, persons, track, options)
     print(class_table_text(scored.summary))
-    more = _confidence(scored, labels, track, options)
+    _show_confidence(more, "persons" if persons else "clips" if track.per_clip else "recordings")
     clips = f"{scored.videos} labelled clips"
     frames = f"{scored.frames} labelled frames of {scored.videos} videos"
     print(f"\n{clips if track.per_clip else frames}")
