@@ -172,6 +172,10 @@ def _number(value: object) -> float:
 
 FIGURES = {"f1": "F1", "ccc": "CCC", "pearson": "Pearson's r"}  # of one class, as headings say it
 WORST = 10  # videos shown
+OTHER_VIDEOS = (
+    "A model of a fold is judged on the training videos that it leaves out, one of a scene on that "
+    "scene's: their lines are not of the same videos."
+)
 
 
 def _note(text: str) -> str:
@@ -281,7 +285,10 @@ def _curves(models: Mapping[str, str | os.PathLike]) -> str:
             for figure, lines in figures.items():
                 for caption, points in lines.items():
                     history.setdefault(f"{figure}, {caption}", {})[name] = points
-    return plots.curves(history, captions) if history else _note("No figure was recorded.")
+    if not history:
+        return _note("No figure was recorded.")
+    other_videos = any(name.startswith(("fold", "scene")) for name in found)
+    return (_note(OTHER_VIDEOS) if other_videos else "") + plots.curves(history, captions)
 
 
 def _settings(config: Mapping[str, object]) -> str:

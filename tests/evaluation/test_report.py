@@ -310,6 +310,7 @@ def test_models_of_a_stage_share_a_panel_for_each_figure(tmp_path):
     text, _ = page(tmp_path / "report.html", histories={"sequence": files})
     for heading in ("loss, training", "loss, validation", "all", "fold1"):
         assert text.count(f">{heading}</text>") == 1
+    assert "their lines are not of the same videos" in text
 
 
 def test_the_worst_videos_have_no_figure_twice(tmp_path):
