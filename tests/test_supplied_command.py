@@ -104,6 +104,7 @@ def test_a_hostile_pickle_is_one_line_and_leaves_no_store(corpus, capsys):
         (["--kind=wav2vec2", "--pickles=vit", "--face_images=a"], "--face_images does not go"),
         (["--kind=wav2vec2", "--pickles=wav2vec2", "--rate=0"], "rate 0; expected rows a second"),
         (["--kind=wav2vec2", "--pickles=wav2vec2", "--rate=nan"], "rate nan; expected"),
+        (["--kind=wav2vec2", "--pickles=wav2vec2", "--rate=0.08"], "1 in 12 at least"),
         (["--kind=wav2vec2", "--pickles=wav2vec2", "test/wav2vec2"], "unexpected argument 'test"),
         (["--kind=wav2vec2", "--pickles=wav2vec2,face_images"], "face_images: no <clip>.pkl"),
         (["--kind=wav2vec2", "--pickles=absent"], "absent: cannot be read"),

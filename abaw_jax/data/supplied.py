@@ -61,8 +61,8 @@ def convert_features(
             f"{', '.join(map(str, sources))}: no pickle is of a clip that has images; name the "
             "folder of the clips' image folders"
         )
-    if rate is not None and not 0 < rate < np.inf:
-        raise InputError(f"rate {rate:g}; expected rows a second, above 0")
+    if rate is not None and not 1 / SECONDS <= rate < np.inf:
+        raise InputError(f"rate {rate:g}; expected rows a second, 1 in {SECONDS:g} at least")
     source_hash = _hash(files, rate, frames)
     settings = folder / "features.json"
     if settings.exists():
@@ -121,10 +121,11 @@ def find_pickles(sources: Sequence[str | os.PathLike]) -> dict[str, pathlib.Path
 def _hash(
     files: Mapping[str, pathlib.Path], rate: float | None, frames: Mapping[str, np.ndarray] | None
 ) -> str:
-    """Hash of names and sizes of the files, and of how their rows are numbered and cut."""
+    """Hash of names, sizes and times of the files, and of how their rows are numbered and cut."""
     digest = hashlib.sha256(f"{rate} {SECONDS}".encode())
     for clip, path in files.items():
-        digest.update(f"\n{clip} {path.stat().st_size}".encode())
+        found = path.stat()
+        digest.update(f"\n{clip} {found.st_size} {found.st_mtime_ns}".encode())
         if frames is not None:
             digest.update(np.asarray(frames[clip], np.int64).tobytes())
     return digest.hexdigest()
