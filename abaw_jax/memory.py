@@ -5,14 +5,14 @@ import platform
 import sys
 
 # Huge pages where the kernel leaves it to the program; freed memory stays with the process and is
-# used again (no mmap, no trimming below 16 GiB). At most two arenas: a thread's own cannot hold
-# blocks over 64 MiB and maps those anew; without this limit nothing was gained.
+# used again (no mmap, no trimming below 16 GiB). One arena: a second, which threads share, cannot
+# hold blocks over 64 MiB and maps those anew; without this limit nothing was gained.
 TUNABLES = ":".join(
     [
         "glibc.malloc.hugetlb=1",
         "glibc.malloc.mmap_max=0",
         "glibc.malloc.trim_threshold=17179869184",
-        "glibc.malloc.arena_max=2",
+        "glibc.malloc.arena_max=1",
     ]
 )
 
