@@ -109,7 +109,7 @@ def without_convolutions(config: ConfigDict) -> None:
             3e-5,  # paper
             weight_decay=1e-5,  # paper
             warmup_lr=1e-8,  # paper
-            warmup_epochs=1.0,  # not published
+            warmup_epochs=1.0,  # not published, as the next
             clip_norm=0.0,
         ),
         width=512,  # paper, as the next five

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 
-# Paper. The rule "max" on the rows of today's release gives others, for AU24 24.5.
+# Paper. The rule "max" gives others on the counts of rows that are known, for AU24 24.5.
 CLASS_WEIGHTS = {
     "expr": "1, 10.40, 16.23, 19.61, 1.856, 2.225, 5.611, 1.059",
     # Of the whole term, not of the positive rows alone.
@@ -102,7 +102,7 @@ def paper(config: ConfigDict) -> None:
             weight_decay=0.05,
             period_epochs=2.0,
             final_lr=1e-5,
-            warmup_epochs=0.0,  # not published
+            warmup_epochs=0.0,  # not published, as the next
             clip_norm=0.0,
         ),
         join=(256, 128),  # paper, as the next six

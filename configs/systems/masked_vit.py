@@ -87,7 +87,7 @@ def paper(config: ConfigDict) -> None:
         evaluations=20,  # not published: once an epoch
     )
     config.ensemble.update(
-        kinds=(),  # paper: there is no filter
+        kinds=(),  # not published: no filter is named
         # Paper. It is of predictions frame by frame; the windows fill a missing crop with the frame
         # before it, so that they leave no gap.
         gaps="nearest",
