@@ -3,6 +3,9 @@
 Every `make_*` returns a function `(data: bytes, rng) -> uint8 (size, size, 3) RGB`. All randomness
 comes from the `numpy.random.Generator` given; the evaluation transform takes none. Undecodable
 data raises InputError. Pixels are normalised later, on the device.
+
+With a `view` (`data/views.py`) the image is that view of the crop, resized to `size` x `size`, and
+augmented as any image is.
 """
 
 import math
@@ -18,6 +21,7 @@ from abaw_jax.errors import InputError
 cv2.setNumThreads(0)
 
 Transform = Callable[[bytes, np.random.Generator | None], np.ndarray]
+View = Callable[[np.ndarray], np.ndarray]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY = np.array([0.299, 0.587, 0.114])  # luma weights, ITU-R BT.601
@@ -75,13 +79,15 @@ def _undecodable(data: bytes, why: object) -> InputError:
     return InputError(f"{len(data)} bytes cannot be decoded ({why}); expected a whole JPEG or PNG")
 
 
-def make_eval_transform(size: int) -> Transform:
-    """The whole image at `size` x `size`: area average when shrinking, bicubic when enlarging."""
+def make_eval_transform(size: int, view: View | None = None) -> Transform:
+    """All of the image, or of its view, at `size` x `size`: area average when shrinking, bicubic
+    when enlarging."""
     _check_size(size)
 
     def transform(data: bytes, rng: np.random.Generator | None = None) -> np.ndarray:
         del rng
-        return _resize(decode_image(data), size)
+        image = decode_image(data)
+        return _resize(view(image) if view else image, size)
 
     return transform
 
@@ -130,6 +136,7 @@ def make_train_transform(
     saturation: float = 0.2,
     erase: float = 0.25,
     erase_area: tuple[float, float] = (0.02, 0.2),
+    view: View | None = None,
 ) -> Transform:
     """Mild augmentation of aligned faces for fine-tuning. Values not published: chosen here.
 
@@ -142,6 +149,7 @@ def make_train_transform(
         brightness, contrast, saturation: each factor is drawn from 1 - x .. 1 + x.
         erase: probability that one rectangle is replaced by noise (Zhong et al., Random Erasing).
         erase_area: share of the area that the rectangle takes.
+        view: what of the face is seen; None for all of it.
     """
     _check_size(size)
     _check_range("crop", crop, 0, 1)
@@ -154,7 +162,7 @@ def make_train_transform(
     _check_range("rotation", (rotation, rotation), 0, 180, zero=True)
 
     def transform(data: bytes, rng: np.random.Generator | None) -> np.ndarray:
-        image, box = _decode_crop(data, rng, size, crop, aspect)
+        image, box = _decode_crop(data, rng, size, crop, aspect, view)
         jitter = 1 + rng.uniform(-1, 1, 3) * (brightness, contrast, saturation)
         # On the decoded image, not the result: for small crops that is a quarter of the pixels.
         image = _adjust_colour(image, *jitter)
@@ -173,8 +181,11 @@ def _decode_crop(
     size: int,
     scale: tuple[float, float],
     aspect: tuple[float, float],
+    view: View | None = None,
 ) -> tuple[np.ndarray, tuple[float, float, float, float]]:
     """Draw a crop, decode no finer than it needs; returns the image and the box in its pixels."""
+    if view:  # a part of the image, which needs all of its pixels
+        return _resize(view(decode_image(data)), size), draw_box(rng, size, size, scale, aspect)
     height, width = image_size(data)
     left, top, box_width, box_height = draw_box(rng, width, height, scale, aspect)
     image = decode_image(
