@@ -145,6 +145,8 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         persons="",  # csv video,person of training and validation videos; empty: they are not known
         max_damaged=0.01,  # damaged images that a run accepts: a share, or a count from 1 up
         max_unmatched=1000,  # images without a row, or rows without one, a video may have
+        # What a training crop must have, not to be left out; 0 asks nothing. See data/cleaning.py.
+        clean=ConfigDict(dict(min_side=0, min_contrast=0.0, min_sharpness=0.0)),
         also=(),  # further tracks, whose labels are read as well: "va", "expr", "au"
         demo_size="default",  # tiny, default or large; empty: `root` must be given
     ))  # fmt: skip

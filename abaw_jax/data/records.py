@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from array_record.python import array_record_module
 
+from abaw_jax.data.cleaning import NO_CLEANING, Cleaning
 from abaw_jax.data.examples import decode_record, encode_record, image_fault
 from abaw_jax.data.images import Image
 from abaw_jax.errors import InputError
@@ -317,6 +318,7 @@ def write_corpus(
     *,
     workers: int | None = None,
     max_damaged: int | float = 0.01,
+    clean: Cleaning = NO_CLEANING,
     progress: bool = True,
 ) -> dict:
     """Write a corpus's splits as records and return the summary.
@@ -331,6 +333,8 @@ def write_corpus(
       workers: threads, None for one a core.
       max_damaged: how many images may be damaged before it is an error: a count (int) or a share
         of all images (float below 1). They are left out and listed in the summary.
+      clean: what a training image must have besides. Those without it are left out, counted in the
+        summary and listed in `cleaned.csv`; their rows stay.
       progress: draw a progress bar.
 
     Raises:
@@ -339,5 +343,11 @@ def write_corpus(
     from abaw_jax.data import write  # what writes needs TFDS; readers do without
 
     return write.write_corpus(
-        folder, corpus, splits, workers=workers, max_damaged=max_damaged, progress=progress
+        folder,
+        corpus,
+        splits,
+        workers=workers,
+        max_damaged=max_damaged,
+        clean=clean,
+        progress=progress,
     )

@@ -9,7 +9,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import os
 import pathlib
 import re
@@ -21,6 +20,7 @@ import numpy as np
 import tqdm
 from array_record.python import array_record_module
 
+from abaw_jax.data.cleaning import CLEANED, NO_CLEANING, Cleaning, list_cleaned
 from abaw_jax.data.examples import encode_record, image_fault
 from abaw_jax.data.images import Image, identity, location, read_image
 from abaw_jax.data.metadata import METADATA, summarise, write_metadata
@@ -32,6 +32,7 @@ FORMAT = 1  # of everything in the folder; another number means other bytes for 
 SHARD_IMAGES = 8192
 MAX_SHARDS = 256  # of one split: every one is an open file in every reading process
 NOTES = ".finished-shards"
+CLEANED_SPLIT = "train"  # every other crop is predicted, and scored
 # Random access wants one record a group; JPEG and PNG do not shrink, and zstd costs 2x the time.
 WRITER_OPTIONS = "group_size:1,uncompressed"
 
@@ -46,6 +47,7 @@ class _Shard:
     name: str
     start: int  # of the split's frames, in order
     stop: int
+    clean: Cleaning
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -101,16 +103,16 @@ def write_corpus(
     *,
     workers: int | None = None,
     max_damaged: int | float = 0.01,
+    clean: Cleaning = NO_CLEANING,
     progress: bool = True,
 ) -> dict:
     """See `abaw_jax.data.records.write_corpus`."""
     folder = pathlib.Path(folder)
     _check(corpus, splits)
-    inputs = fingerprint(corpus, splits)
-    finished = _read_finished(folder, corpus, inputs)
-    if finished:
+    inputs = fingerprint(corpus, splits, clean)
+    if finished := _read_finished(folder, corpus, inputs):
         return finished
-    shards = [shard for split in splits for shard in _plan(corpus, split)]
+    shards = [shard for split in splits for shard in _plan(corpus, split, clean)]
     _make_room(folder, corpus, {shard.name for shard in shards})
     extra = _missing_labels(splits)
     total = sum(map(len, shards))
@@ -124,17 +126,19 @@ def write_corpus(
             counter,
             workers or os.cpu_count() or 1,
         )
-    summary = _finish(folder, corpus, splits, shards, notes, inputs)
+    summary = _finish(folder, corpus, splits, shards, notes, inputs, clean)
     shutil.rmtree(folder / NOTES)
     return summary
 
 
-def fingerprint(corpus: str, splits: list[Split]) -> dict:
-    """Hash the inputs: per split, names and sizes of the images and all labels; 'all' of these.
+def fingerprint(corpus: str, splits: list[Split], clean: Cleaning = NO_CLEANING) -> dict:
+    """Hash the inputs: per split, names and sizes of images, all labels; 'all' of these and clean.
 
     A file whose content changed under the same name and size is not noticed.
     """
     whole = hashlib.sha256(f"{FORMAT} {SHARD_IMAGES} {MAX_SHARDS} {corpus}".encode())
+    if clean:
+        whole.update(f"{clean}".encode())
     out = {}
     for split in splits:
         images, labels = hashlib.sha256(), hashlib.sha256()
@@ -203,16 +207,17 @@ def _difference(summary: dict, corpus: str, inputs: dict) -> str:
     if list(before) != list(now):
         return f"splits {', '.join(before)} there, {', '.join(now)} given"
     changed = [f"{s} {part}" for s in now for part in now[s] if now[s][part] != before[s][part]]
-    return f"changed: {', '.join(changed) or 'the format'}"
+    return f"changed: {', '.join(changed) or 'the cleaning, or the format'}"
 
 
-def _plan(corpus: str, split: Split) -> list[_Shard]:
+def _plan(corpus: str, split: Split, clean: Cleaning) -> list[_Shard]:
     """Cut a split's frames, in order, into shards of nearly equal length."""
     frames = sum(len(video.frames) for video in split.videos)
     count = min(MAX_SHARDS, -(-frames // SHARD_IMAGES))
     cuts = [frames * i // count for i in range(count + 1)]
+    clean = clean if split.name == CLEANED_SPLIT else NO_CLEANING
     return [
-        _Shard(split, shard_name(corpus, split.name, i, count), cuts[i], cuts[i + 1])
+        _Shard(split, shard_name(corpus, split.name, i, count), cuts[i], cuts[i + 1], clean)
         for i in range(count)
     ]
 
@@ -220,7 +225,7 @@ def _plan(corpus: str, split: Split) -> list[_Shard]:
 def _make_room(folder: pathlib.Path, corpus: str, planned: set[str]) -> None:
     """Make the folder; remove what an interrupted run of other inputs, or a kill, left in it."""
     shards = re.compile(rf"\.?{corpus}-(train|validation|test)\.array_record-.*")
-    beside = re.compile(r"\.(index-.*\.npz|(summary|features|dataset_info)\.json)\..*")
+    beside = re.compile(r"\.(index-.*\.npz|(summary|features|dataset_info)\.json|cleaned\.csv)\..*")
     try:
         (folder / NOTES).mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
@@ -272,7 +277,7 @@ def _run(make: Callable, shards: list[_Shard], counter: _Counter, workers: int) 
 def _ensure_shard(
     folder: pathlib.Path, shard: _Shard, inputs: str, extra: dict, counter: _Counter
 ) -> dict:
-    """Write a shard unless it is there; return its note: size, records, damaged images."""
+    """Write a shard unless it is there; return its note: size, records, images left out."""
     path, note_path = folder / shard.name, folder / NOTES / f"{shard.name}.json"
     if note_path.exists() and path.exists():
         note = read_json(note_path)
@@ -281,7 +286,7 @@ def _ensure_shard(
                 counter.add_damaged(file, reason)
             counter.advance(len(shard))
             return note
-    damaged = []
+    damaged, cleaned = [], []
     with _atomic_shard(path) as writer:
         for done, (v, number, image) in enumerate(shard.frames()):
             if done % 64 == 0:
@@ -292,15 +297,18 @@ def _ensure_shard(
             if reason:
                 damaged.append([v, number, file, reason])
                 counter.add_damaged(file, reason)
-                continue
-            labels = {key: _row(array, number) for key, array in video.labels.items()}
-            labels.update(extra[shard.split.name])
-            writer.write(encode_record(content, video.name, number, labels))
+            elif faults := shard.clean.faults(content):
+                cleaned.append([v, number, file, " ".join(faults)])
+            else:
+                labels = {key: _row(array, number) for key, array in video.labels.items()}
+                labels.update(extra[shard.split.name])
+                writer.write(encode_record(content, video.name, number, labels))
     note = {
         "inputs": inputs,
         "size": path.stat().st_size,
-        "records": len(shard) - len(damaged),
+        "records": len(shard) - len(damaged) - len(cleaned),
         "damaged": damaged,
+        "cleaned": cleaned,
     }
     write_json(note_path, note)
     return note
@@ -353,13 +361,15 @@ def _finish(
     shards: list[_Shard],
     notes: list[dict],
     inputs: dict,
+    clean: Cleaning,
 ) -> dict:
     """Write indices, TFDS metadata and, last, the summary."""
-    parts, listed = {}, []
+    parts, listed, names = {}, [], []
     for split in splits:
         own = [note for shard, note in zip(shards, notes, strict=True) if shard.split is split]
-        damaged = list(itertools.chain.from_iterable(note["damaged"] for note in own))
-        index = index_of(split, {(v, number) for v, number, _, _ in damaged})
+        damaged = [image for note in own for image in note["damaged"]]
+        cleaned = [image for note in own for image in note.get("cleaned", ())]
+        index = index_of(split, {(v, number) for v, number, _, _ in damaged + cleaned})
         index.save(folder / f"index-{split.name}.npz")
         parts[split.name] = {
             **summarise(split, index),
@@ -367,9 +377,16 @@ def _finish(
             "bytes": sum(note["size"] for note in own),
             "shards": [note["records"] for note in own],
         }
+        if cleaned and not len(index.frames):
+            raise InputError(
+                f"{folder}: none of {len(cleaned)} {split.name} images passes {clean}; ask for less"
+            )
+        if clean and split.name == CLEANED_SPLIT:
+            parts[split.name]["cleaned_images"] = list_cleaned(folder, cleaned)
+            names.append(CLEANED)
         listed += [{"file": file, "reason": reason} for _, _, file, reason in damaged]
     write_metadata(folder, corpus, splits, parts)
-    names = [f"index-{split.name}.npz" for split in splits]
+    names += [f"index-{split.name}.npz" for split in splits]
     names += ["dataset_info.json", "features.json", *(shard.name for shard in shards)]
     summary = {
         "corpus": corpus,

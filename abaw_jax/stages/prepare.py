@@ -11,6 +11,7 @@ a table of persons, prepare/persons.json keeps what that says of training and va
 import pathlib
 from typing import Any
 
+from abaw_jax.data.cleaning import Cleaning
 from abaw_jax.data.corpora import read_corpus, takes
 from abaw_jax.data.demo import generate
 from abaw_jax.data.records import load_index, write_corpus
@@ -21,7 +22,7 @@ from abaw_jax.files import disk_state, read_json, write_json
 from abaw_jax.recipe import Context
 from abaw_jax.tracks.track import Track
 
-OWN = ("kind", "root", "demo_size", "max_damaged", "persons")
+OWN = ("kind", "root", "demo_size", "max_damaged", "persons", "clean")
 # Paths in the section `corpus`: of label files or folders of them, and folders of images.
 FILES = (
     "annotations", "test_list", "test_example", "train_table", "validation_table", "test_table",
@@ -96,7 +97,9 @@ def run(context: Context) -> dict:
         keys = {key: value for key, value in section.items() if key != "max_damaged"}
         sets[name] = read_corpus(**keys), _damage_limit(corpus | section)
     limit = _damage_limit(corpus)
-    summary = write_corpus(folder / "records", corpus["kind"], splits, max_damaged=limit)
+    summary = write_corpus(
+        folder / "records", corpus["kind"], splits, max_damaged=limit, clean=_cleaning(corpus)
+    )
     for name, (images, limit) in sets.items():
         write_corpus(folder / "images" / name, name, images, max_damaged=limit)
     indices = {split: load_index(folder / "records", split) for split in summary["splits"]}
@@ -104,8 +107,9 @@ def run(context: Context) -> dict:
     if persons:
         content.append({name: persons[name] for names in videos.values() for name in names})
         write_json(folder / PERSONS, content[-1])
+    images = {f"{split}_images": len(index.frames) for split, index in indices.items()}
     return {
-        "metrics": {f"{split}_images": len(index.frames) for split, index in indices.items()},
+        "metrics": images | _left_out(summary),
         "samples": sum(len(index.frames) for index in indices.values()),
         "content": content,
     }
@@ -121,6 +125,20 @@ def read_persons(context: Context) -> dict[str, str] | None:
     """Video -> person, of the training and the validation set as they were prepared; None where
     the config names no persons."""
     return read_json(context.folder("prepare") / PERSONS) if _persons_path(context) else None
+
+
+def _cleaning(corpus: dict) -> Cleaning:
+    """What the corpus section asks of a training crop, where it has a part `clean`."""
+    return Cleaning(**corpus.get("clean", {}))
+
+
+def _left_out(summary: dict) -> dict[str, int]:
+    """How many training crops were left out, by reason; {} where nothing is cleaned."""
+    part = summary["splits"]["train"]
+    if "cleaned_images" not in part:
+        return {}
+    counts = {"unreadable": part["damaged_images"], **part["cleaned_images"]}
+    return {f"train_cleaned_{reason}": count for reason, count in counts.items()}
 
 
 def _damage_limit(section: dict) -> int | float:

@@ -323,3 +323,16 @@ def test_the_demo_corpus_is_that_of_the_track(tmp_path, monkeypatch):
     context = clip_context(tmp_path / "run", "")
     assert prepare.run(context)["samples"] == 2
     assert drawn == [(tmp_path / "run" / "prepare" / "demo", "tiny", "emi")]
+
+
+def test_cleaned_crops_are_named_in_the_result(tmp_path, tree, context):
+    assert set(prepare.run(context)["metrics"]) == {"train_images", "validation_images"}
+    changes = {"clean": {"min_side": 0, "min_contrast": 1.0, "min_sharpness": 0.0}}
+    image = cv2.resize(np.arange(4, dtype=np.uint8).reshape(2, 2) * 60, (16, 16))
+    assert cv2.imwrite(str(tree / "cropped_aligned" / "a" / "00002.jpg"), image)
+    metrics = prepare.run(make_context(tmp_path / "cleaned", tree, corpus=changes))["metrics"]
+    assert metrics == {
+        "train_images": 1, "validation_images": 4, "train_cleaned_unreadable": 0,
+        "train_cleaned_all": 3, "train_cleaned_small": 0, "train_cleaned_blank": 3,
+        "train_cleaned_blurred": 0,
+    }  # fmt: skip
