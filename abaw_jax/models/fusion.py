@@ -97,10 +97,10 @@ def scalar_attention(
 
 
 class TwoViewFusion(nn.Module):
-    """Features of two views of a face, whole (..., D) and composite (..., D) -> logits (..., C).
+    """Features of two views of a face, whole (..., D) and composite (..., D) -> one (..., N).
 
     `emotic_mae` (arXiv 2403.13039): x1 and x2 are projections of the two to N = `width` numbers, k
-    one of [x1, x2]; `fused` goes through Linear(N, hidden) and Linear(hidden, C). method:
+    one of [x1, x2]. method:
 
         attention        fused = x1 + attention(query x2, key k, value x1)
         attention_local  that + x1 * sigmoid(convolution over the positions of x1, x2 and k)
@@ -108,33 +108,30 @@ class TwoViewFusion(nn.Module):
         concatenation    fused = [x1, x2], 2 N wide
 
     Not published, and chosen here: the attention's scale (1, which is 1 / sqrt of the head's width
-    1), the ReLU between the two linears, and of the local attention all but that it convolves and
-    stands beside self-attention: one channel out, kernel 7, its result added.
+    1), and of the local attention all but that it convolves and stands beside self-attention: one
+    channel out, kernel 7, its result added.
     """
 
-    outputs: int
     width: int = 1024
-    hidden: int = 512
     method: str = "attention"
     local_kernel: int = 7
 
     @nn.compact
     def __call__(
         self, whole: Float[AnyArray, "*B D"], composite: Float[AnyArray, "*B D"]
-    ) -> Float32[jax.Array, "*B {self.outputs}"]:
+    ) -> Float32[jax.Array, "*B N"]:
         if self.method not in METHODS:
             raise ValueError(f"method {self.method!r}; expected one of {METHODS}")
         x1 = Dense(self.width, name="whole")(whole)
         x2 = Dense(self.width, name="composite")(composite)
         if self.method == "mean":
-            fused = (x1 + x2) / 2
-        elif self.method == "concatenation":
-            fused = jnp.concatenate([x1, x2], -1)
-        else:
-            key = Dense(self.width, name="key")(jnp.concatenate([x1, x2], -1))
-            fused = x1 + scalar_attention(x2, key, x1)
-            if self.method == "attention_local":
-                maps = jnp.stack([x1, x2, key], -1)
-                local = nn.Conv(1, (self.local_kernel,), name="local")(maps)[..., 0]
-                fused = fused + x1 * jax.nn.sigmoid(local)
-        return Pointwise((self.hidden, self.outputs), slope=0.0, name="head")(fused)
+            return (x1 + x2) / 2
+        if self.method == "concatenation":
+            return jnp.concatenate([x1, x2], -1)
+        key = Dense(self.width, name="key")(jnp.concatenate([x1, x2], -1))
+        fused = x1 + scalar_attention(x2, key, x1)
+        if self.method == "attention_local":
+            maps = jnp.stack([x1, x2, key], -1)
+            local = nn.Conv(1, (self.local_kernel,), name="local")(maps)[..., 0]
+            fused = fused + x1 * jax.nn.sigmoid(local)
+        return fused

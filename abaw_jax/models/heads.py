@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Float32
 from abaw_jax.models.layers import AnyArray, Dense, LayerNorm
 from abaw_jax.models.vit import ViT
 
+BETWEEN = ("norm", "relu")
+
 
 class MaskedBatchNorm(nn.Module):
     """BatchNorm over the rows of (..., D) where `mask` (...) is True: momentum 0.1, eps 1e-5.
@@ -84,19 +86,32 @@ class FrameClassifier(nn.Module):
         return (jnp.concatenate([logits, *further], -1) if further else logits), features
 
 
+def _between(kind, x, mask, dtype, train):
+    """What stands between a head's two dense layers."""
+    if kind not in BETWEEN:
+        raise ValueError(f"between {kind!r}; expected one of {BETWEEN}")
+    if kind == "relu":
+        return jax.nn.relu(x)
+    return MaskedBatchNorm(dtype, name="norm")(x, mask, train=train)
+
+
 class SequenceHead(nn.Module):
-    """Per frame Linear(D, hidden) - BatchNorm - Linear(hidden, C): (B, T, D) -> (B, T, C)."""
+    """Per frame Linear(D, hidden) - BatchNorm - Linear(hidden, C): (B, T, D) -> (B, T, C).
+
+    between: what stands between the two; "relu" in place of "norm".
+    """
 
     hidden: int
     outputs: int
     dtype: DTypeLike = jnp.float32
+    between: str = "norm"
 
     @nn.compact
     def __call__(
         self, x: Float[AnyArray, "B T D"], mask: Bool[AnyArray, "B T"], *, train: bool = False
     ) -> Float32[jax.Array, "B T C"]:
         x = Dense(self.hidden, dtype=self.dtype, name="fc1")(x)
-        x = MaskedBatchNorm(self.dtype, name="norm")(x, mask, train=train)
+        x = _between(self.between, x, mask, self.dtype, train)
         return Dense(self.outputs, name="fc2")(x)
 
 
@@ -104,15 +119,16 @@ class LastFrameHead(nn.Module):
     """What a whole window says of its last frame: (B, T, D) -> (B, C).
 
     Flatten, Linear(T D, hidden), BatchNorm, Linear(hidden, C), as in `masked_vit` (arXiv
-    2403.13731), whose windows end at the frame that they predict. The first layer holds T: all
-    windows have the length that the parameters were made with. Frames outside `mask` enter as
-    zeros; `counted` (by default `mask`; R = T, or 1) says at the last frame whether the window
-    enters the BatchNorm statistics.
+    2403.13731), whose windows end at the frame that they predict; `between` as in `SequenceHead`.
+    The first layer holds T: all windows have the length that the parameters were made with. Frames
+    outside `mask` enter as zeros; `counted` (by default `mask`; R = T, or 1) says at the last frame
+    whether the window enters the BatchNorm statistics.
     """
 
     hidden: int
     outputs: int
     dtype: DTypeLike = jnp.float32
+    between: str = "norm"
 
     @nn.compact
     def __call__(
@@ -126,5 +142,5 @@ class LastFrameHead(nn.Module):
         flat = rearrange(jnp.where(mask[..., None], x, 0.0), "b t d -> b (t d)")
         h = Dense(self.hidden, dtype=self.dtype, name="fc1")(flat)
         rows = (mask if counted is None else counted)[:, -1]
-        h = MaskedBatchNorm(self.dtype, name="norm")(h, rows, train=train)
+        h = _between(self.between, h, rows, self.dtype, train)
         return Dense(self.outputs, name="fc2")(h)

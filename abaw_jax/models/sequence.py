@@ -7,7 +7,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Float32
 
-from abaw_jax.models.fusion import Pointwise
+from abaw_jax.models.fusion import Pointwise, TwoViewFusion
 from abaw_jax.models.heads import LastFrameHead, SequenceHead
 from abaw_jax.models.layers import AnyArray, Dense, RandomMask, alibi, sincos_1d
 from abaw_jax.models.tcn import TemporalConvNet
@@ -25,6 +25,8 @@ class SequenceModel(nn.Module):
         mask_rate [0]         this share of frames (mask_unit "values": of numbers) is zeroed in
                               training
         feature_dropout [0]   dropout of the features
+        fuse [""]             the features are two halves, those of two views, and made one by this
+                              method of `TwoViewFusion` with `fuse_width` positions
         join [()]             dense layers of these widths, LeakyReLU(join_slope) between them
         tcn [()]              causal convolutions of these widths, kernels of `tcn_kernel`
         project [False]       one dense layer to `width`, which otherwise is what the last of join
@@ -39,6 +41,7 @@ class SequenceModel(nn.Module):
     statistics; by default those of `mask`) -> logits (B, R, C), R = T. With head "last" R = 1, in
     `counted` too: each window's last frame.
 
+    head_between: "relu" in place of the head's BatchNorm, "norm".
     head_each: each of `outputs` has a head of its own, head_0, head_1, ...
     also: (name, outputs) of further heads on the same encoder; their logits follow in C, and
     `counted` has a column for each of them, too, (B, R, 1 + further heads).
@@ -65,6 +68,9 @@ class SequenceModel(nn.Module):
     project: bool = True
     head: str = "frames"
     head_each: bool = False
+    fuse: str = ""
+    fuse_width: int = 1024
+    head_between: str = "norm"
 
     @nn.compact
     def __call__(
@@ -107,6 +113,9 @@ class SequenceModel(nn.Module):
         """All that stands before the positions: (B, T, D) -> (B, T, width)."""
         x = RandomMask(self.mask_rate, self.mask_unit)(features, train=train)
         x = nn.Dropout(self.feature_dropout, deterministic=not train)(x)
+        if self.fuse:
+            whole, composite = jnp.split(x, 2, axis=-1)
+            x = TwoViewFusion(self.fuse_width, self.fuse, name="fuse")(whole, composite)
         if self.join:
             x = Pointwise(self.join, self.join_slope, dtype=self.dtype, name="join")(x)
         if self.tcn:
@@ -124,10 +133,11 @@ class SequenceModel(nn.Module):
 
     def _predict(self, name, outputs, x, mask, counted, train):
         """One head's logits (B, T or 1, C)."""
+        options = self.head_width, outputs, self.dtype, self.head_between
         if self.head == "frames":
-            head = SequenceHead(self.head_width, outputs, self.dtype, name=name)
+            head = SequenceHead(*options, name=name)
             return head(x, counted, train=train)
         if self.head == "last":
-            head = LastFrameHead(self.head_width, outputs, self.dtype, name=name)
+            head = LastFrameHead(*options, name=name)
             return head(x, mask, counted, train=train)[:, None]
         raise ValueError(f"head {self.head!r}; expected one of {HEADS}")

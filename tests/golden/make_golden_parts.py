@@ -328,6 +328,30 @@ def masked_vit_case():
     return draw, given, system(bound, head, logits, loss)
 
 
+def emotic_mae_case():
+    """Attention over two views, head with ReLU; EXPR: weighted cross-entropy of single frames, the
+    last of them without a label."""
+    draw, given = Draw(37), Draw(38)
+    for name, width in (("whole", 10), ("composite", 10), ("key", 24)):
+        draw.dense(f"fuse/{name}", (width,), (12,))
+    draw.dense("head/fc1", (12,), (9,))
+    draw.dense("head/fc2", (9,), (8,))
+    whole, composite = given("whole", (6, 1, 10), 0.8), given("composite", (6, 1, 10), 0.8)
+    labels = torch.from_numpy(given.rng.integers(0, 8, (6, 1)))
+    given.kept["labels"] = labels.numpy().astype(np.int32)
+    bound = PartsBound(draw)
+    x1 = bound.dense("fuse/whole", 10, 12)(whole)
+    x2 = bound.dense("fuse/composite", 10, 12)(composite)
+    key = bound.dense("fuse/key", 24, 12)(torch.cat([x1, x2], -1))
+    q, k, v = (a[..., None] for a in (x2, key, x1))  # a head of width 1 a frame
+    fused = x1 + nn.functional.scaled_dot_product_attention(q, k, v)[..., 0]
+    logits = bound.dense("head/fc2", 9, 8)(bound.dense("head/fc1", 12, 9)(fused).relu())[:5, 0]
+    weights = torch.linspace(0.5, 4.0, 8)
+    loss = nn.CrossEntropyLoss(weights)(logits, labels[:5, 0])
+    loss.backward()
+    return draw, given, results(bound, logits=logits, loss=loss)
+
+
 def main(folder):
     torch.backends.mha.set_fastpath_enabled(False)
     cases = {
@@ -339,6 +363,7 @@ def main(folder):
         "system_ctyun": ctyun_case(),
         "system_fuxi": fuxi_case(),
         "system_masked_vit": masked_vit_case(),
+        "system_emotic_mae": emotic_mae_case(),
     }
     save_cases(folder, cases)
 

@@ -128,8 +128,15 @@ def test_modalities_gated_and_projected_whatever_a_missing_one_holds():
 @pytest.mark.parametrize("method", METHODS)
 def test_two_view_fusion(method):
     golden = Golden(f"parts_views_{method}")
-    model = TwoViewFusion(5, width=12, hidden=8, method=method)
+    fusion, head = TwoViewFusion(width=12, method=method), Pointwise((8, 5), slope=0.0)
     views = golden.given("whole"), golden.given("composite")
-    same_tree(golden.params, jax.eval_shape(model.init, jax.random.key(0), *views))
-    run = lambda params, *views: model.apply({"params": params}, *views)  # noqa: E731
+    key = jax.random.key(0)
+    fused, initial = jax.eval_shape(fusion.init_with_output, key, *views)
+    initial["params"]["head"] = jax.eval_shape(head.init, key, fused)["params"]
+    same_tree(golden.params, initial)
+
+    def run(params, *views):
+        own = {name: part for name, part in params.items() if name != "head"}
+        return head.apply({"params": params["head"]}, fusion.apply({"params": own}, *views))
+
     check_part(golden, run, *views, input_gradients=["whole_gradient", "composite_gradient"])

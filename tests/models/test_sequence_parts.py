@@ -11,7 +11,7 @@ from jaxtyping import TypeCheckError
 
 from abaw_jax.models import fusion
 from abaw_jax.models.fusion import Pointwise, TwoViewFusion, scalar_attention
-from abaw_jax.models.heads import LastFrameHead
+from abaw_jax.models.heads import LastFrameHead, SequenceHead
 from abaw_jax.models.layers import RandomMask
 from abaw_jax.models.recurrent import GRUEncoder
 from abaw_jax.models.sequence import SequenceModel
@@ -170,7 +170,8 @@ def test_training_draws_and_options_that_cannot_be():
             jax.eval_shape(partial(model.apply, train=True), variables, *inputs)
     for model, inputs in (
         (RandomMask(0.5, "clips"), (x,)),
-        (TwoViewFusion(3, method="max"), (x, x)),
+        (SequenceHead(4, 2, between="tanh"), (x, MASK[:2, :4])),
+        (TwoViewFusion(method="max"), (x, x)),
     ):
         with pytest.raises(ValueError, match="expected one of"):
             jax.eval_shape(model.init, KEY, *inputs)
@@ -184,8 +185,9 @@ def test_shapes_and_types():
         (GRUEncoder(4, 7, **half), (x, mask), (3, 7), "bfloat16"),
         (LastFrameHead(4, 2, **half), (x, mask), (3, 2), "float32"),
         (Pointwise((4, 2), **half), (x, x[..., :2]), (3, 5, 2), "bfloat16"),
-        (TwoViewFusion(8, 16, 4), (x, x), (3, 5, 8), "float32"),
-        (TwoViewFusion(8, 16, 4, "attention_local"), (x[0], x[0]), (5, 8), "float32"),
+        (TwoViewFusion(16), (x, x), (3, 5, 16), "float32"),
+        (TwoViewFusion(16, "attention_local"), (x[0], x[0]), (5, 16), "float32"),
+        (TwoViewFusion(16, "concatenation"), (x, x), (3, 5, 32), "float32"),
     ]
     for model, inputs, shape, dtype in cases:
         found, _ = jax.eval_shape(model.init_with_output, KEY, *inputs)
@@ -194,7 +196,7 @@ def test_shapes_and_types():
         (TemporalConvNet((4,)), (x[0],)),
         (GRUEncoder(4, 7), (x, mask[:, :4])),
         (LastFrameHead(4, 2), (x, mask[:2])),
-        (TwoViewFusion(8, 16), (x, x[..., :3])),
+        (TwoViewFusion(16), (x, x[..., :3])),
     ):
         with pytest.raises(TypeCheckError):
             jax.eval_shape(model.init, KEY, *inputs)

@@ -1,4 +1,4 @@
-"""The sequence models of three systems equal PyTorch's in outputs, losses and every gradient.
+"""The sequence models of four systems equal PyTorch's in outputs, losses and every gradient.
 
 The golden files are written by tests/golden/make_golden_parts.py.
 """
@@ -113,3 +113,36 @@ def test_masked_vit():
     label = batch["label"].copy()
     label[:, :-1] = AU.invalid
     jax.tree.map(np.testing.assert_array_equal, compute(batch), compute(batch | {"label": label}))
+
+
+def test_emotic_mae():
+    golden = Golden("system_emotic_mae")
+    model = SequenceModel(
+        12, 0, 1, mlp_width=1, head_width=9, outputs=8, project=False, fuse="attention",
+        fuse_width=12, head_between="relu",
+    )  # fmt: skip
+    valid = np.arange(6)[:, None] < 5
+    batch = {
+        "features": np.concatenate([golden.given("whole"), golden.given("composite")], -1),
+        "mask": np.ones_like(valid),
+        "label": marked(golden.given("labels")[..., None], valid, EXPR.invalid),
+    }
+    weights = tuple(np.linspace(0.5, 4.0, 8).tolist())
+    task = make_sequences_task(model, EXPR, loss="cross_entropy", class_weights=weights)
+    params, state = jax.eval_shape(task.init, jax.random.key(0), batch)
+    same_tree(golden.params, {"params": params})
+    assert not state  # there is no BatchNorm
+
+    @jax.jit
+    def compute(params):
+        def mean(params):
+            total, aux = task.loss(params, {}, batch, {}, True)
+            return total / aux.weight
+
+        logits = model.apply({"params": params}, batch["features"], batch["mask"])
+        return jax.value_and_grad(mean)(params), logits[valid]
+
+    (loss, gradients), logits = compute(golden.params)
+    np.testing.assert_allclose(logits, golden["logits"], rtol=1e-5, atol=5e-6)
+    np.testing.assert_allclose(loss, golden["loss"], rtol=1e-5)
+    golden.check_gradients(gradients)
