@@ -15,6 +15,7 @@ from abaw_jax.models.layers import AnyArray, Dense
 
 METHODS = ("attention", "attention_local", "mean", "concatenation")
 LOGITS_AT_ONCE = 2**20  # of scalar attention; 2**24 takes twice the time on CPU
+EXAMPLES = 64  # that many are reckoned with where an exported program takes any number
 
 
 class Pointwise(nn.Module):
@@ -91,7 +92,8 @@ def scalar_attention(
         weights = jax.nn.softmax(one[..., None] * key, axis=-1)
         return (weights * value).sum(-1)
 
-    at_once = min(max(LOGITS_AT_ONCE // key.size, 1), key.shape[-1])
+    size = key.size if isinstance(key.size, int) else EXAMPLES * key.shape[-1]
+    at_once = min(max(LOGITS_AT_ONCE // size, 1), key.shape[-1])
     found = jax.lax.map(attend, jnp.moveaxis(query, -1, 0), batch_size=at_once)
     return jnp.moveaxis(found, 0, -1)
 

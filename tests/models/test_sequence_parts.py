@@ -135,6 +135,14 @@ def test_scalar_attention_in_parts_is_exact(monkeypatch):
     jax.tree.map(compare, probed(scalar_attention)(*inputs), probed(whole)(*inputs))
 
 
+def test_scalar_attention_of_any_number_of_examples_is_the_same():
+    (batch,) = jax.export.symbolic_shape("b")
+    shape = jax.ShapeDtypeStruct((batch, 7), jnp.float32)
+    program = jax.export.export(jax.jit(scalar_attention))(shape, shape, shape)
+    inputs = [drawn(3, 7, seed=seed) for seed in range(3)]
+    np.testing.assert_allclose(program.call(*inputs), scalar_attention(*inputs), rtol=1e-6)
+
+
 def test_scalar_attention_never_holds_all_its_logits():
     shape = jax.ShapeDtypeStruct((128, 1024), jnp.float32)
     gradient_of = jax.grad(lambda *a: scalar_attention(*a).sum(), argnums=(0, 1, 2))
