@@ -184,6 +184,8 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         accumulate=1,
         optimizer=optimizer(1e-3, layer_decay=0.8),
         frozen_blocks=0,  # these, and what is below them, stay as pre-trained; 0: all is tuned
+        # One encoder is tuned on each: face, and after it eyes_mouth; names in sequence.modalities.
+        views=("face",),
         pooling="mean",
         dropout=0.1,
         also=ConfigDict(),  # further tracks by key, each with the loss that it has; see `together`
@@ -210,7 +212,7 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         stores=ConfigDict(),  # feature stores by name, each a modality more
     ))  # fmt: skip
     config.sequence = ConfigDict(dict(
-        modalities=("face",),  # of face, sound, words and the names in `extract.stores`
+        modalities=("face",),  # of finetune.views, sound, words and the names in `extract.stores`
         length=64,
         stride=32,  # with the head "last" of training windows alone: every frame is predicted
         # A training window starts up to this many frames off its place; with the head "last" it is
@@ -231,6 +233,9 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         mask_rate=0.0,  # share of frames, or of single values, that are zeroed in training
         mask_unit="frames",  # or values
         feature_dropout=0.1,
+        # Two modalities that are views made one: attention, attention_local, mean, concatenation.
+        fuse="",
+        fuse_width=64,
         join=(),  # widths of dense layers over all modalities' features; empty: none
         join_slope=0.1,  # of the LeakyReLU between them
         tcn=(),  # widths of causal convolutions over time; empty: none
@@ -239,6 +244,7 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         positions="alibi",  # none, sincos, alibi or directed
         head="frames",  # every frame of a window is predicted; or last: the one at which it ends
         head_each=False,  # a head of its own for each output of the track
+        head_between="norm",  # its two dense layers: BatchNorm, or relu
         also=ConfigDict(),  # see above
         loss="",  # as the next three: see above
         loss_options=ConfigDict(),

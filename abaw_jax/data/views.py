@@ -30,3 +30,5 @@ def _cut(image: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarra
 
 # View -> what makes it of a crop; None where that is the crop itself.
 VIEWS = {FACE: None, "eyes_mouth": eyes_mouth}
+# Of what a view is stacked, from the top, for those who make it themselves.
+BOXES = {"eyes_mouth": {"eyes": EYES, "mouth": MOUTH}}

@@ -14,10 +14,12 @@ from abaw_jax.evaluation.ensemble import METHODS
 from abaw_jax.evaluation.scenes import read_scenes
 from abaw_jax.evaluation.smoothing import smoothing_grid
 from abaw_jax.evaluation.stacking import is_choice
+from abaw_jax.models import fusion
+from abaw_jax.models.heads import BETWEEN
 from abaw_jax.models.layers import MASKED
 from abaw_jax.models.sequence import HEADS, POSITIONS
 from abaw_jax.recipe import Context
-from abaw_jax.stages.modalities import FACE, check_modalities
+from abaw_jax.stages.modalities import check_modalities
 from abaw_jax.stages.parts import (
     DTYPES,
     NORMALISATIONS,
@@ -29,6 +31,7 @@ from abaw_jax.stages.parts import (
     parse_weight_rule,
     section_tracks,
 )
+from abaw_jax.stages.views import check_views
 from abaw_jax.tasks.goals import check_tracks
 from abaw_jax.tracks import TRACKS, Track
 from abaw_jax.training.partition import check_batch
@@ -43,6 +46,7 @@ CHOICES = {
     "sequence.positions": POSITIONS,
     "sequence.mask_unit": MASKED,
     "sequence.head": HEADS,
+    "sequence.head_between": BETWEEN,
 }
 COUNTS = (
     "image.size",
@@ -53,6 +57,7 @@ COUNTS = (
     "sequence.tcn_kernel",
     "sequence.mlp_width",
     "sequence.head_width",
+    "sequence.fuse_width",
     *(f"{section}.{key}" for section in TRAINED for key in ("batch_size", "accumulate")),
     *(f"{section}.evaluations" for section in ("finetune", "sequence")),
 )
@@ -97,6 +102,7 @@ def check_config(config: Any, mesh: Mesh) -> None:
             f"config.pretrain.mask_ratio: {config.pretrain.mask_ratio}; expected 0 up to below 1"
         )
     _check_frozen(config)
+    check_views(config)
     check_modalities(config)
     _check_sequence(config)
     for key in ("folds", "scenes"):
@@ -183,6 +189,13 @@ def _check_sequence(config: Any) -> None:
     for key in ("join", "tcn"):
         if not all(isinstance(width, int) and width > 0 for width in section[key]):
             refuse(key, "; expected widths of at least 1, or () for none")
+    if section.fuse:
+        if section.fuse not in fusion.METHODS:
+            refuse("fuse", f"; expected one of {', '.join(fusion.METHODS)}, or '' for none")
+        views = config.finetune.views
+        if len(section.modalities) != 2 or set(section.modalities) - set(views) or section.apart:
+            refuse("fuse", f" of modalities {tuple(section.modalities)}; expected two of "
+                   "config.finetune.views, and config.sequence.apart set to False")  # fmt: skip
     if len(section.join) == 1 and section.project and not section.tcn:
         refuse("join", " has no effect: two dense layers with nothing between are one; give two "
                "widths, or set project to False")  # fmt: skip
@@ -207,8 +220,14 @@ def _check_width(config: Any) -> None:
     if section.tcn or section.join:
         last = "tcn" if section.tcn else "join"
         width, name = section[last][-1], f"the last of config.sequence.{last}"
-    elif tuple(section.modalities) == (FACE,):
+    elif section.fuse:
+        width, name = section.fuse_width, "config.sequence.fuse_width"
+        if section.fuse == "concatenation":
+            width, name = 2 * width, f"twice {name}"
+    elif set(section.modalities) <= set(config.finetune.views):
         width, name = config.encoder.width, "config.encoder.width"
+        if (views := len(section.modalities)) > 1:
+            width, name = views * width, f"{name} of {views} views"
     else:
         raise InputError(
             "config.sequence.project: False with several modalities, or one that is not the face; "

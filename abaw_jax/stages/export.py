@@ -1,5 +1,6 @@
 """Stage `export`: models -> folders that can be published; makes export/frames, export/sequence.
 
+The classifier of a further view of the face is export/frames_<view>; nothing is decided on it.
 Of several members (`stages/members.py`) export/sequence is the one that saw all windows; the others
 lie beside it by their names, with export/ensemble.json, which says how they were combined and
 decided, and where there are scenes, scenes.csv and scenes.json. Each model is loaded again, from
@@ -17,6 +18,7 @@ import numpy as np
 from abaw_jax.data.pipeline import image_epoch
 from abaw_jax.data.records import open_records
 from abaw_jax.data.transforms import make_eval_transform
+from abaw_jax.data.views import BOXES, FACE, VIEWS
 from abaw_jax.data.windows import window_epoch
 from abaw_jax.files import atomic_write, read_json, write_json
 from abaw_jax.interop.archive import load_model
@@ -24,8 +26,8 @@ from abaw_jax.interop.export import load_predict, load_program, make_task, save_
 from abaw_jax.recipe import STEPS, Context
 from abaw_jax.stages.ensemble import DECIDED, ENSEMBLE, FRAMES, SEQUENCE, read_decisions
 from abaw_jax.stages.members import ALL, read_members
-from abaw_jax.stages.modalities import FACE
 from abaw_jax.stages.sequence import split_windows
+from abaw_jax.stages.views import further_views, tuning_folder
 
 # Of probabilities, by what a model computes in: programs may fuse in another order.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
@@ -35,11 +37,17 @@ def run(context: Context) -> dict:
     """Export, load back, compare; the greatest differences are the stage's figures."""
     folder, track = context.folder("export"), context.track
     decisions = read_decisions(context)
+    views = _views(context)
     metrics, samples = {}, 0
     for name, model in _models(context).items():
         variables, config = load_model(model)
-        config |= {"crop": _crop(context), **decisions[_decided(name, decisions)]}
-        results = read_json(context.folder("ensemble") / "results.json")["metrics"]
+        config |= {"crop": _crop(context, views.get(name))}
+        if name not in views:
+            config |= decisions[_decided(name, decisions)]
+            results = read_json(context.folder("ensemble") / "results.json")["metrics"]
+        else:
+            tuned = read_json(context.folder("finetune") / "results.json")["metrics"]
+            results = {FRAMES: tuned[f"{views[name]}_{track.score_name}"]}
         card = _card(context, name, config, results)
         stablehlo = context.config.export.stablehlo
         save_export(folder / name, variables, config, card, stablehlo=stablehlo)
@@ -67,9 +75,15 @@ def _models(context: Context) -> dict[str, pathlib.Path]:
     """Exported folder -> the model that it is made of."""
     stage = context.folder("sequence")
     models = {FRAMES: context.folder("finetune") / "model"}
+    models |= {n: tuning_folder(context, v) / "model" for n, v in _views(context).items()}
     for name in read_members(context):
         models |= {SEQUENCE: stage / "model"} if name == ALL else {name: stage / name / "model"}
     return models
+
+
+def _views(context: Context) -> dict[str, str]:
+    """Exported folder -> the further view of the face that its frame classifier sees."""
+    return {f"{FRAMES}_{view}": view for view in further_views(context)}
 
 
 def _decided(name: str, decisions: dict[str, Any]) -> str:
@@ -101,13 +115,14 @@ def _difference(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
 
 def _inputs(context: Context, name: str) -> dict[str, np.ndarray]:
     """The first validation batch of a model; a number of examples the export was not made with."""
-    if name == "frames":
+    view = {FRAMES: FACE, **_views(context)}.get(name)
+    if view:
         records = open_records(context.folder("prepare") / "records", "validation")
         batches = image_epoch(
             records,
             np.arange(min(len(records), 37)),
             batch_size=min(len(records), 37),
-            transform=make_eval_transform(context.config.image.size),
+            transform=make_eval_transform(context.config.image.size, VIEWS[view]),
             threads=0,
         )
         return {"image": next(batches)["image"]}
@@ -116,24 +131,28 @@ def _inputs(context: Context, name: str) -> dict[str, np.ndarray]:
     return {k: batch[k] for k in ("features", "mask")}
 
 
-def _crop(context: Context) -> dict[str, Any]:
-    """How the pixels of a face reach the model."""
+def _crop(context: Context, view: str | None) -> dict[str, Any]:
+    """How the pixels of a face, or of a further view of it, reach the model."""
+    resize = "area average when shrinking, bicubic when enlarging"
     return {
         "source": "crops as the corpus publishes them (Aff-Wild2: cropped_aligned, 112 pixels)",
         "size": context.config.image.size,
-        "resize": "whole crop; area average when shrinking, bicubic when enlarging",
+        "resize": f"{f'view {view} of the' if view else 'whole'} crop; {resize}",
+        **({"boxes": BOXES[view]} if view else {}),
     }
 
 
 def _card(context: Context, name: str, config: dict[str, Any], results: dict[str, Any]) -> str:
     """The model card; results: the metrics of the stage `ensemble`."""
-    what = "a vision transformer on single face crops"
-    if name != FRAMES:
+    what, views = "a vision transformer on single face crops", _views(context)
+    if name in views:
+        what += f", of which it sees the view `{views[name]}`"
+    elif name != FRAMES:
         what = _sequence_model(context.config.sequence, _sources(context, name))
     corpus = context.config.corpus
     data = pathlib.Path(corpus.root).name if corpus.root else f"demo corpus ({corpus.demo_size})"
     track = context.track
-    decided = _decided(name, results)
+    decided = FRAMES if name in views else _decided(name, results)
     steps = [
         f"{results[decided + step]:.4f}{text}"
         for step, text in STEPS.items()
@@ -163,7 +182,8 @@ def _card(context: Context, name: str, config: dict[str, Any], results: dict[str
 
 def _sequence_model(section: Any, sources: str) -> str:
     """What a sequence model is made of and what goes in, as the card names it."""
-    layers = {"dense layers": section.join, "causal convolutions": section.tcn}
+    layers = {"fusion of two views": section.fuse, "dense layers": section.join}
+    layers |= {"causal convolutions": section.tcn}
     layers |= {"a transformer": section.depth}
     named = [layer for layer, present in layers.items() if present] or ["dense layers"]
     what = f"{', then '.join(named)} over windows of features: {sources}"
@@ -184,7 +204,8 @@ def _sources(context: Context, name: str) -> str:
     """What a sequence model's features are of, as the card names it."""
     only = _only(context, name)
     names = [only] if only else context.config.sequence.modalities
-    return ", ".join("the `frames` model's" if name == FACE else name for name in names)
+    models = {FACE: FRAMES} | {view: model for model, view in _views(context).items()}
+    return ", ".join(f"the `{models[name]}` model's" if name in models else name for name in names)
 
 
 def _part(member: str, scene: str | None, modality: str | None, **counts: int) -> str:

@@ -1,13 +1,12 @@
 """Stage `extract`: crops -> features and predictions of every frame; features of sound and words.
 
 Makes extract/features/<split> (a feature store) and extract/predictions/<split>, a file a video;
-of the other modalities that the sequence model is to have, extract/<modality>/<split>.
+of further views extract/<view> and extract/predictions_<view>, and of the other modalities that the
+sequence model is to have, extract/<modality>/<split>.
 Where labels are of clips, a prediction is one row, the mean over the clip's crops; a clip without
 any takes the mean label of the training clips. An interrupted pass goes on at the first video
 without its two files.
 """
-
-import pathlib
 
 import jax
 import numpy as np
@@ -18,13 +17,15 @@ from abaw_jax.data.features import save_feature_settings, save_features
 from abaw_jax.data.pipeline import image_epoch
 from abaw_jax.data.records import Index, load_index, open_records
 from abaw_jax.data.transforms import make_eval_transform
+from abaw_jax.data.views import VIEWS
 from abaw_jax.evaluation.predictions import load_predictions, save_prediction
 from abaw_jax.evaluation.smoothing import Smoothing, search_smoothing
 from abaw_jax.files import read_json
 from abaw_jax.interop.archive import content_hash, load_model
 from abaw_jax.recipe import Context
-from abaw_jax.stages.modalities import FACE, extract_modality
+from abaw_jax.stages.modalities import extract_modality
 from abaw_jax.stages.parts import make_finetune_task
+from abaw_jax.stages.views import features_folder, predictions_folder, tuning_folder
 from abaw_jax.tracks.track import Track
 from abaw_jax.training.step import make_predict
 
@@ -59,16 +60,19 @@ def run(context: Context) -> dict:
     """Extract every split; the score is that of single frames on validation, gaps filled, or of
     clips by the mean over their frames."""
     folder, config, track = context.folder("extract"), context.config, context.track
-    variables, _ = load_model(context.folder("finetune") / "model")
     predict = make_predict(make_finetune_task(config, track), context.mesh)
-    # Once, not with every batch.
-    variables = jax.device_put(variables, NamedSharding(context.mesh, PartitionSpec()))
-    encoder = content_hash(context.folder("finetune") / "model")
-    count = 0
-    for split in splits(context):
-        count += _extract_split(context, folder, split, predict, variables, encoder)
+    for view in config.finetune.views:
+        model = tuning_folder(context, view) / "model"
+        # Once, not with every batch.
+        variables = jax.device_put(
+            load_model(model)[0], NamedSharding(context.mesh, PartitionSpec())
+        )
+        counts = [
+            _extract_split(context, view, split, predict, variables, content_hash(model))
+            for split in splits(context)
+        ]
     wanted = config.sequence.modalities if config.sequence.epochs else ()
-    others = [name for name in wanted if name != FACE]
+    others = [name for name in wanted if name not in config.finetune.views]
     without = {
         f"videos_without_{name}": extract_modality(context, name, splits(context))
         for name in others
@@ -82,18 +86,25 @@ def run(context: Context) -> dict:
     )
     metrics = {k: v for k, v in search.table[0].items() if isinstance(v, float)}
     metrics |= without
-    return {"split": "validation", "score": search.score, "metrics": metrics, "samples": count}
+    return {
+        "split": "validation",
+        "score": search.score,
+        "metrics": metrics,
+        "samples": sum(counts),
+    }
 
 
-def _extract_split(context, folder: pathlib.Path, split, predict, variables, encoder) -> int:
-    """One pass over the crops from the first video that is not done; returns the split's crops.
+def _extract_split(context: Context, view: str, split: str, predict, variables, encoder) -> int:
+    """One pass over a view of the crops from the first video that is not done; returns how many
+    crops the split has.
 
     The batches are those of a pass that was not interrupted: how a product is rounded may depend
     on where in its batch a crop lies, and so would all that is trained on the features.
     """
     source, config, track = context.folder("prepare") / "records", context.config, context.track
     index = load_index(source, split)
-    features, predictions = folder / "features" / split, folder / "predictions" / split
+    features = features_folder(context, view) / split
+    predictions = predictions_folder(context, view) / split
     done = [
         (features / f"{name}.npz").exists() and (predictions / f"{name}.npz").exists()
         for name in index.videos
@@ -107,7 +118,7 @@ def _extract_split(context, folder: pathlib.Path, split, predict, variables, enc
             open_records(source, split),
             np.arange(at, total),
             batch_size=size,
-            transform=make_eval_transform(config.image.size),
+            transform=make_eval_transform(config.image.size, VIEWS[view]),
             threads=config.threads,
         )
         state = {k: v for k, v in variables.items() if k != "params"}
@@ -118,7 +129,7 @@ def _extract_split(context, folder: pathlib.Path, split, predict, variables, enc
         "probabilities": np.zeros((0, track.outputs), np.float32),
     }
     with tqdm(
-        initial=int(index.first[first]), total=total, desc=f"extract {split}", unit="images"
+        initial=int(index.first[first]), total=total, desc=f"extract {view} {split}", unit="images"
     ) as progress:
         for v in range(first, len(index.videos)):
             video, begin, end = index.videos[v], int(index.first[v]), int(index.first[v + 1])

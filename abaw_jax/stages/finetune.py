@@ -1,9 +1,11 @@
 """Stage `finetune`: labelled crops -> a frame classifier; makes finetune/model.
 
+Of each further view in `finetune.views` there is one more, finetune/<view>/model, tuned alike.
+
 Where labels are of clips, crops learn from their clip's label, which need not show in each of them
 (weak labels); clips are scored, each by the mean over its crops.
 
-The encoder starts from pretrain/model where there is one. The parameters that score best on the
+Each encoder starts from pretrain/model where there is one. The parameters that score best on the
 validation crops are kept. With tracks in `finetune.also` a crop counts for each track that it has a
 label of; the config's own decides which parameters are best.
 """
@@ -19,6 +21,7 @@ import numpy as np
 from abaw_jax.data.pipeline import image_batches, image_epoch
 from abaw_jax.data.records import load_index, open_records
 from abaw_jax.data.transforms import make_eval_transform
+from abaw_jax.data.views import FACE, VIEWS
 from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import check_variables, content_hash, load_model, save_model
 from abaw_jax.recipe import Context
@@ -32,10 +35,11 @@ from abaw_jax.stages.parts import (
     section_tracks,
     training_figures,
 )
+from abaw_jax.stages.views import tuning_folder
 from abaw_jax.tasks.task import Task
 from abaw_jax.tracks.together import join_labels, output_names, score_tracks, split_labels
 from abaw_jax.tracks.track import Track
-from abaw_jax.training.loop import train
+from abaw_jax.training.loop import TrainResult, train
 from abaw_jax.training.step import make_predict
 
 
@@ -61,9 +65,26 @@ def learnt(context: Context) -> list[Track]:
 
 
 def run(context: Context) -> dict:
-    """Train on the labelled training crops, score on the labelled validation crops."""
-    config, folder, track = context.config, context.folder("finetune"), context.track
-    section = config.finetune
+    """Train on the labelled training crops, score on the labelled validation crops: the score is
+    that of the whole face."""
+    track, views = context.track, context.config.finetune.views
+    results = {view: _tune(context, view, number) for number, view in enumerate(views)}
+    figures, score = training_figures(results[FACE]), track.score_name
+    figures |= {f"{v}_{score}": r.metrics[score] for v, r in results.items() if v != FACE}
+    models = [content_hash(tuning_folder(context, view) / "model") for view in views]
+    return {
+        "split": "validation",
+        "score": figures[score],
+        "metrics": figures,
+        "samples": len(labelled(context, "train")[1]),
+        "content": models if len(models) > 1 else models[0],
+    }
+
+
+def _tune(context: Context, view: str, number: int) -> TrainResult:
+    """Train the classifier of a view, the number-th from 0, and write its model."""
+    config, folder, track = context.config, tuning_folder(context, view), context.track
+    section, seed = config.finetune, config.seed + number
     records, indices, labels = labelled(context, "train")
     weights = make_loss_weights(section, labels[indices], track)
     task = make_finetune_task(config, track, weights)
@@ -75,8 +96,8 @@ def run(context: Context) -> dict:
             indices,
             labels,
             batch_size=section.batch_size,
-            transform=make_transforms(config)["finetune"],
-            seed=config.seed,
+            transform=make_transforms(config, view)["finetune"],
+            seed=seed,
             start_step=start,
             process=(jax.process_index(), jax.process_count()),
             threads=config.threads,
@@ -85,15 +106,15 @@ def run(context: Context) -> dict:
         steps=steps,
         mesh=context.mesh,
         workdir=folder,
-        seed=config.seed,
+        seed=seed,
         accumulate=section.accumulate,
         save_every=max(round(epoch), 1),
-        evaluate=make_evaluate(context, task),
+        evaluate=make_evaluate(context, task, view),
         eval_every=math.ceil(steps / section.evaluations),
         best=track.score_name,
         ema_decay=section.ema_decay or None,
         initial_params=pretrained(context),
-        label="finetune",
+        label=f"finetune {view}" if number else "finetune",
         metadata={"classes": list(track.classes), **further_classes(section, track)},
     )
     save_model(
@@ -105,15 +126,10 @@ def run(context: Context) -> dict:
             "classes": list(track.classes),
             **further_classes(section, track),
             **context.section("image", "encoder", "finetune"),
+            **({"view": view} if number else {}),
         },
     )
-    return {
-        "split": "validation",
-        "score": result.metrics[track.score_name],
-        "metrics": training_figures(result),
-        "samples": len(indices),
-        "content": content_hash(folder / "model"),
-    }
+    return result
 
 
 def pretrained(context: Context) -> Callable[[Any], Any] | None:
@@ -130,7 +146,9 @@ def pretrained(context: Context) -> Callable[[Any], Any] | None:
     return initial
 
 
-def make_evaluate(context: Context, task: Task) -> Callable[[Any, Any], dict[str, float]]:
+def make_evaluate(
+    context: Context, task: Task, view: str = FACE
+) -> Callable[[Any, Any], dict[str, float]]:
     """Figures (`score_tracks`) on the validation crops, one by one, or on the clips they are of."""
     config, tracks = context.config, learnt(context)
     records, indices, labels = labelled(context, "validation")
@@ -143,7 +161,7 @@ def make_evaluate(context: Context, task: Task) -> Callable[[Any, Any], dict[str
             records,
             indices,
             batch_size=config.extract.batch_size,
-            transform=make_eval_transform(config.image.size),
+            transform=make_eval_transform(config.image.size, VIEWS[view]),
             threads=config.threads,
         )
         parts = [

@@ -1,11 +1,11 @@
 """What a sequence model learns from: feature stores of the face, of sound, of words, of the user's.
 
-Of the face the stage `extract` makes extract/features/<split>; of each other modality that
-`sequence.modalities` names, extract/<name>/<split>. A store of these holds a row for each
-annotation row, or one for all of them, whose last number is 1, or 0 where there is nothing at that
-time; of a video in which nothing was heard, said or supplied it has no row. Readers see zeros of
-both. Its settings hold mean and deviation of the training split, by which readers standardise all
-numbers but the last.
+Of the face and further views of it the stage `extract` makes what `views.py` says; of each other
+modality that `sequence.modalities` names, extract/<name>/<split>. A store of these holds a row for
+each annotation row, or one for all of them, whose last number is 1, or 0 where there is nothing at
+that time; of a video in which nothing was heard, said or supplied it has no row. Readers see zeros
+of both. Its settings hold mean and deviation of the training split, by which readers standardise
+all numbers but the last.
 
 What is the same in all rows of a recording is taken of clips alone: where labels are of frames, a
 model would know the recording by it.
@@ -34,14 +34,15 @@ from abaw_jax.data.media import (
 from abaw_jax.data.records import load_index
 from abaw_jax.data.sound import sound_features, width
 from abaw_jax.data.supplied import SECONDS
+from abaw_jax.data.views import FACE, VIEWS
 from abaw_jax.data.windows import nearest_before
 from abaw_jax.data.words import fit_vocabulary, word_features
 from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import content_hash
 from abaw_jax.recipe import Context
 from abaw_jax.stages.prepare import corpus_root
+from abaw_jax.stages.views import features_folder, tuning_folder
 
-FACE = "face"
 # Modality -> key of the section `extract` that names folders, endings of the files there, and what
 # one of them is.
 FILES = {"sound": ("media", SOUND, "recording"), "words": ("transcripts", TEXT, "transcript")}
@@ -53,7 +54,7 @@ Make = Callable[[str, int], np.ndarray | None]
 def check_modalities(config: Any) -> None:
     """Raise InputError for modalities that a recipe does not have."""
     names, supplied = list(config.sequence.modalities), list(config.extract.stores)
-    known = [FACE, *MAKERS, *supplied]
+    known = [*config.finetune.views, *MAKERS, *supplied]
     unknown = [name for name in names if name not in known]
     if unknown or not names or len(set(names)) < len(names):
         raise InputError(
@@ -147,8 +148,8 @@ def _words(context: Context) -> tuple[Make, dict[str, Any]]:
 MAKERS = {"sound": _sound, "words": _words}
 # Names that a store cannot have: others' folders, and members of the sequence stage.
 TAKEN = (
-    "face|sound|words|all|frames|sequence|features|model|checkpoints|tensorboard|"
-    r"(predictions|members)(_.*)?|fold\d+|scene(\d+|_.*)"
+    f"{'|'.join(VIEWS)}|sound|words|all|sequence|features|model|checkpoints|tensorboard|"
+    r"(frames|predictions|members)(_.*)?|fold\d+|scene(\d+|_.*)"
 )
 
 
@@ -252,10 +253,11 @@ def open_stores(context: Context, split: str, only: str | None = None) -> list[F
     source = load_index(context.folder("prepare") / "records", split).content_hash()
     folder, stores = context.folder("extract"), []
     for name in [only] if only else context.config.sequence.modalities:
-        if name == FACE:
-            encoder = content_hash(context.folder("finetune") / "model")
+        if name in context.config.finetune.views:
+            encoder = content_hash(tuning_folder(context, name) / "model")
             wanted = {"encoder": encoder, "width": context.config.encoder.width}
-            stores.append(FeatureStore(folder / "features" / split, **wanted, source_hash=source))
+            place = features_folder(context, name) / split
+            stores.append(FeatureStore(place, **wanted, source_hash=source))
         else:
             stores.append(FeatureStore(folder / name / split, source_hash=source))
     return stores

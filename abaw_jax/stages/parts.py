@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from abaw_jax.data.transforms import Transform, make_pretrain_transform, make_train_transform
+from abaw_jax.data.views import FACE, VIEWS
 from abaw_jax.errors import InputError
 from abaw_jax.models.heads import FrameClassifier
 from abaw_jax.models.mae import MAE
@@ -36,7 +37,7 @@ NORMALISATIONS = {
 # Of the section `sequence`; models that were exported before there were these do without.
 SEQUENCE_OPTIONS = (
     "mask_rate", "mask_unit", "join", "join_slope", "tcn", "tcn_kernel", "project", "head",
-    "head_each",
+    "head_each", "fuse", "fuse_width", "head_between",
 )  # fmt: skip
 Weights = Mapping[str, tuple[float, ...]]  # option of a loss -> a number for each class
 Rule = str | Sequence[float]
@@ -332,8 +333,8 @@ def make_schedule_optimizer(section: Any, examples: int) -> Optimizer:
     return make_optimizer(steps=steps, warmup_steps=warmup, frozen=frozen, **options)
 
 
-def make_transforms(config: Any) -> dict[str, Transform]:
-    """Augmentation of the two training stages on images."""
+def make_transforms(config: Any, view: str = FACE) -> dict[str, Transform]:
+    """Augmentation of the two training stages on images; of a view where an encoder is tuned."""
     size, tuned = config.image.size, config.finetune
     return {
         "pretrain": make_pretrain_transform(size, scale=tuple(config.pretrain.crop_scale)),
@@ -345,6 +346,7 @@ def make_transforms(config: Any) -> dict[str, Transform]:
             contrast=tuned.contrast,
             saturation=tuned.saturation,
             erase=tuned.erase,
+            view=VIEWS[view],
         ),
     }
 

@@ -19,12 +19,14 @@ BATCH = P(("data", "fsdp"))
 # side of an MLP; what is small is repeated on every device.
 RULES = (
     (r"(.*/)?(bias|scale|negative_slope|cls_token|mask_token)", P()),
+    (r"(.*/)?fuse/local/kernel", P()),
     (r"(.*/)?attn/qkv/kernel", P("fsdp", None, "tensor", None)),
     (r"(.*/)?attn/proj/kernel", P("tensor", None, "fsdp")),
     (r"(.*/)?mlp/fc1/kernel", P("fsdp", "tensor")),
     (r"(.*/)?mlp/fc2/kernel", P("tensor", "fsdp")),
     (
-        r"(.*/)?(patch_embed|decoder_pred|join/fc\d+|residual|project)/kernel",
+        r"(.*/)?(patch_embed|decoder_pred|fuse/(whole|composite|key)|join/fc\d+|residual|project)"
+        r"/kernel",
         P(None, "fsdp"),
     ),
     (r"(.*/)?tcn/layers_\d+/conv[12]/kernel", P(None, None, "fsdp")),

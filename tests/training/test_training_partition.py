@@ -34,6 +34,8 @@ def model_params() -> dict:
     convolutions = sequence.clone(tcn=(768, 256, 128), depth=1)
     joined = sequence.clone(join=(256, 128), width=128, project=False, depth=1)
     joined = joined.clone(outputs=2, head_each=True)
+    fused = sequence.clone(fuse="attention_local", width=1024, project=False, depth=0)
+    fused = fused.clone(positions="none", head_between="relu")
     last = sequence.clone(width=768, heads=8, project=False, head="last", depth=1)
     mask, odd = jnp.ones((1, 100), bool), jnp.zeros((1, 100, 817))  # with sound
     calls = {
@@ -43,6 +45,7 @@ def model_params() -> dict:
         "sequence of several modalities": (sequence.clone(depth=1), odd, mask),
         "sequence with convolutions": (convolutions, odd, mask),
         "sequence of joined features": (joined, odd, mask),
+        "sequence of two views": (fused, jnp.zeros((1, 100, 2 * 768)), mask),
         "sequence of a last frame": (last, features, mask),
     }
     return {
