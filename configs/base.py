@@ -105,7 +105,8 @@ def together(config: ConfigDict, arg: str, scale: str) -> None:
 def optimizer(lr: float, **changes) -> ConfigDict:
     """AdamW with linear warm-up and cosine; `lr` is the peak, whatever the batch size.
 
-    There is one key more where it is given: period_epochs, after which the cosine starts anew.
+    There are keys more where they are given: period_epochs, after which the cosine starts anew, or
+    with schedule="step" the rate is multiplied by step_factor.
     """
     values = dict(
         name="adamw",
@@ -120,7 +121,7 @@ def optimizer(lr: float, **changes) -> ConfigDict:
         clip_norm=1.0,  # 0 = off
         layer_decay=1.0,  # 1 = off
     )
-    if unknown := changes.keys() - values.keys() - {"period_epochs"}:
+    if unknown := changes.keys() - values.keys() - {"period_epochs", "step_factor"}:
         raise KeyError(f"optimizer has no {sorted(unknown)}")
     return ConfigDict(values | changes)
 

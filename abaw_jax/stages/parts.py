@@ -320,10 +320,10 @@ def make_schedule_optimizer(section: Any, examples: int) -> Optimizer:
     options = section.optimizer.to_dict()
     steps, epoch = count_steps(section, examples)
     period = options.pop("period_epochs", 0.0)
-    if not period >= 0 or (period and options["schedule"] != "cosine"):
+    if not period >= 0 or (period and options["schedule"] not in ("cosine", "step")):
         raise InputError(
             f"optimizer.period_epochs: {period} with schedule {options['schedule']!r}; expected 0, "
-            "or above 0 with schedule 'cosine'"
+            "or above 0 with schedule 'cosine' or 'step'"
         )
     options["period_steps"] = max(round(period * epoch), 1) if period else None
     warmup = min(round(options.pop("warmup_epochs") * epoch), steps)

@@ -39,15 +39,22 @@ def make_schedule(
     warmup_lr: float = 0.0,
     final_lr: float = 0.0,
     period_steps: int | None = None,
+    step_factor: float = 0.1,
 ) -> Callable[[Any], jax.Array]:
     """Learning rate at a step: linear from warmup_lr to lr, then `schedule`.
 
     "cosine": final_lr + (lr - final_lr) (1 + cos(pi t)) / 2 (Loshchilov and Hutter 2017, eq. 5),
     t running from 0 to 1 over the rest of the steps, or over each `period_steps`, after which it
-    restarts. "constant": lr. Raises InputError for any other name and for impossible lengths.
+    restarts. "step": lr, times step_factor after each `period_steps`. "constant": lr. Raises
+    InputError for any other name and for impossible lengths.
     """
-    if schedule not in ("cosine", "constant"):
-        raise InputError(f"schedule: '{schedule}'; expected 'cosine' or 'constant'")
+    if schedule not in ("cosine", "step", "constant"):
+        raise InputError(f"schedule: '{schedule}'; expected 'cosine', 'step' or 'constant'")
+    if schedule == "step" and not (period_steps and 0 < step_factor <= 1):
+        raise InputError(
+            f"schedule 'step' with a period of {period_steps} steps, factor {step_factor}; expected"
+            " a period above 0 and a factor from above 0 to 1"
+        )
     if not 0 <= warmup_steps <= steps:
         raise InputError(
             f"warmup_steps: {warmup_steps} of {steps} steps; expected 0 to {steps}: warm up for "
@@ -60,8 +67,12 @@ def make_schedule(
         warm = warmup_lr + (lr - warmup_lr) * step / max(warmup_steps, 1)
         after = jnp.maximum(step - warmup_steps, 0)
         phase = after % length if period_steps else jnp.minimum(after, length)
-        cosine = final_lr + (lr - final_lr) * (1 + jnp.cos(math.pi * phase / length)) / 2
-        return jnp.where(step < warmup_steps, warm, lr if schedule == "constant" else cosine)
+        rate = lr
+        if schedule == "cosine":
+            rate = final_lr + (lr - final_lr) * (1 + jnp.cos(math.pi * phase / length)) / 2
+        elif schedule == "step":
+            rate = lr * step_factor ** (after // length)
+        return jnp.where(step < warmup_steps, warm, rate)
 
     return learning_rate
 
@@ -119,6 +130,7 @@ def make_optimizer(
     warmup_lr: float = 0.0,
     final_lr: float = 0.0,
     period_steps: int | None = None,
+    step_factor: float = 0.1,
     weight_decay: float = 0.0,
     b1: float = 0.9,
     b2: float = 0.999,
@@ -137,7 +149,7 @@ def make_optimizer(
         raise InputError(f"optimizer: '{name}'; expected 'adamw' or 'adam'")
     learning_rate = make_schedule(
         lr=lr, steps=steps, warmup_steps=warmup_steps, schedule=schedule, warmup_lr=warmup_lr,
-        final_lr=final_lr, period_steps=period_steps,
+        final_lr=final_lr, period_steps=period_steps, step_factor=step_factor,
     )  # fmt: skip
     parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
     decay = [optax.add_decayed_weights(weight_decay, decay_mask)] if weight_decay else []

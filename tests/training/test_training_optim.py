@@ -52,6 +52,13 @@ def test_cosine_restarts_after_each_period():
     np.testing.assert_allclose(found, [1, 0.5, 1, 0.5, 1], atol=1e-6)
 
 
+def test_steps_follow_a_warm_up():
+    rate = make_schedule(lr=0.8, steps=20, warmup_steps=2, schedule="step", period_steps=5,
+                         step_factor=0.5)  # fmt: skip
+    found = [float(rate(step)) for step in (1, 2, 6, 7, 11, 12, 19)]
+    np.testing.assert_allclose(found, [0.4, 0.8, 0.8, 0.4, 0.4, 0.2, 0.1], rtol=1e-6)
+
+
 def test_constant():
     rate = make_schedule(lr=0.3, steps=10, warmup_steps=2, schedule="constant")
     np.testing.assert_allclose([float(rate(s)) for s in (0, 1, 2, 9)], [0, 0.15, 0.3, 0.3])
@@ -143,7 +150,9 @@ def test_frozen_blocks_count_from_the_patches_up():
     ("options", "message"),
     [
         (dict(name="sgdx"), "optimizer: 'sgdx'"),
-        (dict(schedule="step"), "schedule: 'step'"),
+        (dict(schedule="stop"), "schedule: 'stop'"),
+        (dict(schedule="step"), "schedule 'step' with a period of None steps"),
+        (dict(schedule="step", period_steps=2, step_factor=2.0), "factor 2.0; expected"),
         (dict(warmup_steps=11), "warmup_steps: 11 of 10 steps"),
     ],
 )
