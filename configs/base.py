@@ -20,6 +20,7 @@ SYSTEMS = {
     "ctyun": SHARED,
     "fuxi": SHARED,
     "masked_vit": SHARED,
+    "emotic_mae": ("expr",),
 }
 LOSS_KEYS = (
     "loss", "output", "loss_options", "label_smoothing", "class_weights", "positive_weights",

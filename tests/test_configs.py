@@ -24,7 +24,7 @@ SYSTEMS = [
     (key, f"{system},{scale}")
     for system in ("ctyun", "fuxi", "masked_vit")
     for key, scale in (("va", "demo"), ("va", "paper"), ("expr", "tiny"), ("au", "paper"))
-]
+] + [("expr", f"emotic_mae,{scale}") for scale in ("demo", "tiny", "paper")]
 
 
 def draw_labels(track, rng):
@@ -211,6 +211,35 @@ def test_systems_have_as_many_parameters_as_described(system, key):
         own, other = config[section].to_dict(), default[section].to_dict()
         changed = {name for name in own.keys() | other if own.get(name) != other.get(name)}
         assert changed == (of_training if section == "pretrain" else set())
+
+
+def test_emotic_mae_has_as_many_parameters_as_described_and_two_views_tuned_alike():
+    config, track = CONFIGS["expr"].get_config("emotic_mae,paper"), TRACKS["expr"]
+    windows = {
+        "features": jax.ShapeDtypeStruct((2, 1, 2 * 768), jnp.float32),
+        "mask": jax.ShapeDtypeStruct((2, 1), jnp.bool_),
+    }
+    task = parts.make_sequence_task(config, track)
+    params, state = jax.eval_shape(task.init, jax.random.key(0), windows)
+    found = sum(leaf.size for leaf in jax.tree.leaves(params))
+    # Two views to 1,024 positions each, a key of both; 512; 8.
+    fusion = 2 * dense(768, 1024) + dense(2048, 1024)
+    assert not state and found == fusion + dense(1024, 512) + dense(512, 8) == 4_201_992
+    outputs = jax.eval_shape(task.predict, params, state, windows)["probabilities"]
+    assert outputs.shape == (2, 1, 8)
+    assert config.finetune.views == config.sequence.modalities == ("face", "eyes_mouth")
+    rate = parts.make_schedule_optimizer(config.finetune, 288).learning_rate  # a step is an epoch
+    np.testing.assert_allclose(
+        [rate(step) for step in (0, 4, 5, 19)], [1e-4, 1e-4, 5e-5, 1.25e-5], rtol=1e-6
+    )
+    with pytest.raises(ValueError, match="emotic_mae.py is for expr; name one of"):
+        CONFIGS["expr"].get_config("emotic_mae,tiny,together")
+
+
+def test_crops_are_cleaned_by_the_system_that_does_so_alone():
+    for argument in ("demo", "paper", "ctyun,paper"):
+        assert not any(CONFIGS["expr"].get_config(argument).corpus.clean.values())
+    assert all(CONFIGS["expr"].get_config("emotic_mae,paper").corpus.clean.values())
 
 
 def test_systems_are_named_with_their_tracks_and_scales():
