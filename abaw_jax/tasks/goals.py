@@ -78,11 +78,18 @@ def whole_batch(goals: Sequence[Goal], batch: Any) -> Any:
     """The global batch with FACTORS, which its micro-batches take along; of one goal as it is."""
     if len(goals) == 1 or FACTORS in batch:
         return batch
-    factors, rows = [], batch["label"].shape[0]
+    totals = []
     for goal, (labels, valid) in zip(goals, goal_labels(goals, batch), strict=True):
         # Weights of a loss do not depend on the outputs, so any will do.
         outputs = jnp.zeros((*valid.shape, goal.track.outputs))
-        total = goal.loss(outputs, labels, valid)[1].sum()
+        totals.append(goal.loss(outputs, labels, valid)[1].sum())
+    return with_factors(goals, totals, batch)
+
+
+def with_factors(goals: Sequence[Goal], totals: Sequence[jax.Array], batch: Any) -> Any:
+    """The batch with FACTORS; totals: what the rows of each goal weigh together."""
+    factors, rows = [], batch["label"].shape[0]
+    for goal, total in zip(goals, totals, strict=True):
         some = total > 0
         factors.append(jnp.where(some, goal.weight * rows / jnp.where(some, total, 1.0), 0.0))
     return {**batch, FACTORS: jnp.broadcast_to(jnp.stack(factors), (rows, len(goals)))}

@@ -55,14 +55,8 @@ def make_sequences_task(
         variables = dict(model.init(key, batch["features"], batch["mask"]))
         return variables.pop("params"), variables
 
-    def judged(batch):
-        """The batch with labels and mask of the frames that are predicted."""
-        if not last:
-            return batch
-        return {**batch, "label": batch["label"][:, -1:], "mask": batch["mask"][:, -1:]}
-
     def compute(params, model_state, batch, rngs, train):
-        mask, labelled = batch["mask"], goal_labels(goals, judged(batch))
+        mask, labelled = batch["mask"], goal_labels(goals, judged(batch, last))
         valid = [rows for _, rows in labelled]  # of frames: they enter BatchNorm
         variables = {"params": params, **model_state}
         inputs = (batch["features"], mask, jnp.stack(valid, -1) if also else valid[0])
@@ -80,7 +74,7 @@ def make_sequences_task(
                 own, labels, valid = mean_over_frames(own, mask), labels[:, 0], valid[:, 0]
             losses, weights = goal.loss(own, labels, valid)
             parts.append(goal_part(goal, losses, weights, own, labels, valid))
-        loss_sum, weight, metrics = add_parts(goals, parts, judged(batch))
+        loss_sum, weight, metrics = add_parts(goals, parts, judged(batch, last))
         return loss_sum, Aux(weight, metrics, model_state)
 
     def predict(params, model_state, batch):
@@ -89,7 +83,17 @@ def make_sequences_task(
             logits = mean_over_frames(logits, batch["mask"])
         return activate_goals(goals, logits)
 
-    return Task(init, compute, predict, lambda batch: whole_batch(goals, judged(batch)) | batch)
+    def whole(batch):
+        return whole_batch(goals, judged(batch, last)) | batch
+
+    return Task(init, compute, predict, whole)
+
+
+def judged(batch: Any, last: bool) -> Any:
+    """The batch with labels and mask of the frames that are predicted: all, or the last ones."""
+    if not last:
+        return batch
+    return {**batch, "label": batch["label"][:, -1:], "mask": batch["mask"][:, -1:]}
 
 
 def mean_over_frames(values: jax.Array, mask: jax.Array) -> jax.Array:
