@@ -259,6 +259,13 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         scenes=0,  # more models, each trained on one cluster of backgrounds; 0 or from 2
         scene_file="",  # csv video,scene[,probability] of all videos, in place of clusters
         apart=False,  # more models, each of one of the modalities alone
+        # A second branch beside each model, which is frozen then; see `tasks/collaborate.py`.
+        collaborate=ConfigDict(dict(
+            epochs=0.0,  # 0: none; all else of its training is as above
+            hard=0.25,  # share of a batch's windows that are hard ones, with which all are mixed
+            beta=(5.0, 2.0),  # of the distribution of the frozen branch's share in training
+            share=0.8,  # of the frozen branch in predictions
+        )),
     ))  # fmt: skip
     config.ensemble = ConfigDict(dict(
         # How several members are made one: average, weights, rank, stacking, vote or scenes (in

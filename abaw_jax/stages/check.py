@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import math
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,6 +27,7 @@ from abaw_jax.stages.parts import (
     WEIGHT_RULES,
     make_finetune_task,
     make_schedule_optimizer,
+    make_second_task,
     make_sequence_task,
     make_transforms,
     parse_weight_rule,
@@ -210,6 +212,29 @@ def _check_sequence(config: Any) -> None:
         refuse("stride", f"; expected at most config.sequence.length = {section.length}, or frames "
                "would be left out")  # fmt: skip
     _check_width(config)
+    _check_collaborate(config)
+
+
+def _check_collaborate(config: Any) -> None:
+    """Raise InputError for a second branch that cannot be, or what cannot be mixed so."""
+    found = config.sequence.collaborate
+
+    def refuse(key: str, what: str) -> None:
+        raise InputError(f"config.sequence.collaborate.{key}: {found[key]!r}; expected {what}")
+
+    if not 0 <= found.epochs < math.inf:
+        refuse("epochs", "a number of at least 0")
+    if found.epochs and not config.sequence.epochs:
+        refuse("epochs", "0: there is no first branch, as config.sequence.epochs is 0")
+    if not 0 < found.hard <= 1:
+        refuse("hard", "a share from above 0 up to 1")
+    if len(found.beta) != 2 or not all(0 < number < math.inf for number in found.beta):
+        refuse("beta", "two numbers above 0")
+    if not 0 <= found.share <= 1:
+        refuse("share", "a share from 0 up to 1")
+    if found.epochs:
+        with _within("config.sequence.collaborate.epochs"):
+            make_second_task(config, TRACKS[config.track])
 
 
 def _check_width(config: Any) -> None:

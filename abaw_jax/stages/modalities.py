@@ -149,7 +149,7 @@ MAKERS = {"sound": _sound, "words": _words}
 # Names that a store cannot have: others' folders, and members of the sequence stage.
 TAKEN = (
     f"{'|'.join(VIEWS)}|sound|words|all|sequence|features|model|checkpoints|tensorboard|"
-    r"(frames|predictions|members)(_.*)?|fold\d+|scene(\d+|_.*)"
+    r"collaborate|(frames|predictions|members)(_.*)?|fold\d+|scene(\d+|_.*)"
 )
 
 

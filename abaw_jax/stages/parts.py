@@ -4,11 +4,12 @@ The values are taken as they are; `stages.check` says which cannot be.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from abaw_jax.data.transforms import Transform, make_pretrain_transform, make_train_transform
 from abaw_jax.data.views import FACE, VIEWS
@@ -17,6 +18,7 @@ from abaw_jax.models.heads import FrameClassifier
 from abaw_jax.models.mae import MAE
 from abaw_jax.models.sequence import SequenceModel
 from abaw_jax.models.vit import ViT
+from abaw_jax.tasks.collaborate import make_collaborate_task
 from abaw_jax.tasks.frames import make_frames_task
 from abaw_jax.tasks.goals import Goal, make_goal
 from abaw_jax.tasks.reconstruct import make_reconstruct_task
@@ -153,6 +155,24 @@ def make_sequence_task(
     config: Any, track: Track, weights: Mapping[str, Weights] | None = None
 ) -> Task:
     """Labels of sequences as the section `sequence` says; weights as above."""
+    model, options = _sequence_parts(config, track, weights)
+    return make_sequences_task(model, track, **options)
+
+
+def make_second_task(
+    config: Any, track: Track, weights: Mapping[str, Weights] | None = None
+) -> Task:
+    """The same by two branches, as `sequence.collaborate` says."""
+    model, options = _sequence_parts(config, track, weights)
+    section = config.sequence.collaborate
+    mixture = {"beta": tuple(section.beta), "hard": section.hard, "share": section.share}
+    return make_collaborate_task(model, track, **mixture, **options)
+
+
+def _sequence_parts(
+    config: Any, track: Track, weights: Mapping[str, Weights] | None
+) -> tuple[SequenceModel, dict[str, Any]]:
+    """(model, what a task of it takes besides the track)."""
     section = config.sequence
     further = section_tracks(section, track)[1:]
     model = SequenceModel(
@@ -169,13 +189,11 @@ def make_sequence_task(
         also=tuple((other.key, other.outputs) for other in further),
         **{key: section[key] for key in SEQUENCE_OPTIONS if key in section},
     )
-    return make_sequences_task(
-        model,
-        track,
-        last=model.head == "last",
-        also=make_further_goals(section, further, weights),
+    return model, {
+        "last": model.head == "last",
+        "also": make_further_goals(section, further, weights),
         **make_loss_arguments(section, (weights or {}).get(track.key)),
-    )
+    }
 
 
 def make_further_goals(
@@ -311,11 +329,21 @@ def count_steps(section: Any, examples: int) -> tuple[int, float]:
     return math.ceil(section.epochs * epoch), epoch
 
 
-def make_schedule_optimizer(section: Any, examples: int) -> Optimizer:
+def second_section(section: Any) -> ConfigDict:
+    """The section `sequence` as it trains a second branch: for epochs of its own."""
+    changed = ConfigDict(section)
+    changed.epochs = section.collaborate.epochs
+    return changed
+
+
+def make_schedule_optimizer(
+    section: Any, examples: int, frozen: Callable[[str], bool] | None = None
+) -> Optimizer:
     """The optimiser of a training section, its epochs turned into steps; see `make_optimizer`.
 
-    A section may have `frozen_blocks`, how many of the encoder's blocks stay as they are.
-    Raises InputError for a period that cannot be, and as `make_optimizer`.
+    A section may have `frozen_blocks`, how many of the encoder's blocks stay as they are; or
+    `frozen` says which parameters do. Raises InputError for a period that cannot be, and as
+    `make_optimizer`.
     """
     options = section.optimizer.to_dict()
     steps, epoch = count_steps(section, examples)
@@ -329,7 +357,7 @@ def make_schedule_optimizer(section: Any, examples: int) -> Optimizer:
     warmup = min(round(options.pop("warmup_epochs") * epoch), steps)
     options["clip_norm"] = options["clip_norm"] or None
     options["layer_decay"] = None if options["layer_decay"] == 1.0 else options["layer_decay"]
-    frozen = freeze_blocks(section.get("frozen_blocks", 0))
+    frozen = frozen or freeze_blocks(section.get("frozen_blocks", 0))
     return make_optimizer(steps=steps, warmup_steps=warmup, frozen=frozen, **options)
 
 

@@ -8,6 +8,9 @@ own lie in sequence/members/<member>/<split>; sequence/fold1/model, sequence/sce
 are the models besides, members.json what each learnt from, scenes.csv where each video belongs.
 Members of single modalities are no part of that mean.
 
+With sequence.collaborate each model gets a second branch, trained in sequence/collaborate (of a
+member in its folder), and predicts with both: `model` holds the two.
+
 Tracks of `sequence.also` are learnt beside the config's own, which alone decides which parameters
 are best; what is predicted of them lies in folders whose names end in their keys, as
 sequence/predictions_expr/<split>.
@@ -51,14 +54,18 @@ from abaw_jax.stages.members import (
 )
 from abaw_jax.stages.modalities import describe_features, open_stores
 from abaw_jax.stages.parts import (
+    Weights,
     count_steps,
     further_classes,
     make_loss_weights,
     make_schedule_optimizer,
+    make_second_task,
     make_sequence_task,
+    second_section,
     section_tracks,
     training_figures,
 )
+from abaw_jax.tasks.collaborate import is_frozen, start_from
 from abaw_jax.tasks.task import Task
 from abaw_jax.tracks.together import (
     invalid_labels,
@@ -70,6 +77,8 @@ from abaw_jax.tracks.together import (
 from abaw_jax.tracks.track import Track
 from abaw_jax.training.loop import TrainResult, train
 from abaw_jax.training.step import make_predict
+
+Branch = tuple[Task, Callable[..., dict[str, np.ndarray]]]  # and its `make_windows_predict`
 
 
 def split_windows(context: Context, split: str, only: str | None = None):
@@ -93,7 +102,7 @@ def run(context: Context) -> dict:
     There may be several members (`members.py`), whose predictions are averaged, each counting as
     `_share` says. The features of all are those of one frame classifier, tuned on all training
     frames. With 0 epochs there is no sequence model, and the frame classifier's predictions are the
-    final ones.
+    final ones. Where there is a second branch, `first_branch` is the score without it.
     """
     config, folder, track = context.config, context.folder("sequence"), context.track
     if not config.sequence.epochs:
@@ -105,8 +114,7 @@ def run(context: Context) -> dict:
 
     windows = opened(None)["train"][0]
     weights = make_loss_weights(config.sequence, with_all_labels(context, windows).labels, track)
-    task = make_sequence_task(config, track, weights)
-    predict = make_windows_predict(context, task)
+    branches = make_branches(context, weights)
     index = load_index(context.folder("prepare") / "records", "validation")
     labels = {other.key: video_labels(index, other) for other in learnt(context)}
     scenes = find_scenes(context)
@@ -116,22 +124,12 @@ def run(context: Context) -> dict:
     results = {}
     for number, (name, member) in enumerate(members.items()):
         readers = {split: reader for split, (_, reader) in opened(member.modality).items()}
-        judged = member.judged, readers["train" if member.of_training else "validation"]
         place = folder / name if number else folder
-        result = train_member(
-            context,
-            task,
-            place,
-            member.seen,
-            readers["train"],
-            make_evaluate(
-                learnt(context), _truth(track, member, labels), functools.partial(predict, *judged)
-            ),
-            seed=config.seed + number,
-            label=f"sequence {name}" if number else "sequence",
-        )
+        label = f"sequence {name}" if number else "sequence"
+        asked = {"seed": config.seed + number, "label": label}
+        results[name] = train_branches(context, branches, place, member, readers, labels, **asked)
+        result, (_, predict) = results[name][-1], branches[-1]
         _save_member(context, place, result, member.modality)
-        results[name] = result
         for split, found in opened(member.modality).items():
             for video, values in predict(*found, result.params, result.model_state).items():
                 if len(members) > 1:
@@ -143,7 +141,9 @@ def run(context: Context) -> dict:
     means = {key: (total / shares[key]).astype(np.float32) for key, total in sums.items()}
     for (split, video), values in means.items():
         _save(context, folder / "predictions" / split, video, values)
-    figures = training_figures(results[ALL])
+    figures = training_figures(results[ALL][-1])
+    if len(branches) > 1:
+        figures["first_branch"] = results[ALL][0].metrics[track.score_name]
     if len(members) > 1:
         write_members(context, members)
     if sum(not member.modality for member in members.values()) > 1:
@@ -193,6 +193,44 @@ def _truth(
     }
 
 
+def make_branches(context: Context, weights: Mapping[str, Weights]) -> list[Branch]:
+    """What is trained of each member, one after another: the model, and if asked for the second
+    branch beside it. weights: of `make_loss_weights`."""
+    config, track = context.config, context.track
+    tasks = [make_sequence_task(config, track, weights)]
+    if config.sequence.collaborate.epochs:
+        tasks.append(make_second_task(config, track, weights))
+    return [(task, make_windows_predict(context, task)) for task in tasks]
+
+
+def train_branches(
+    context: Context,
+    branches: Sequence[Branch],
+    folder: pathlib.Path,
+    member: Member,
+    readers: Mapping[str, Reader],
+    labels: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    seed: int,
+    label: str,
+) -> list[TrainResult]:
+    """Train a member's model, and the second branch if any; labels as in `make_evaluate`."""
+    judged = member.judged, readers["train" if member.of_training else "validation"]
+    truth, seen = _truth(context.track, member, labels), (member.seen, readers["train"])
+
+    def score(predict):
+        return make_evaluate(learnt(context), truth, functools.partial(predict, *judged))
+
+    (task, predict), *second = branches
+    first = train_member(context, task, folder, *seen, score(predict), seed=seed, label=label)
+    results, place, label = [first], folder / "collaborate", f"{label}, second branch"
+    for task, predict in second:
+        task = start_from(task, *jax.device_get((first.params, first.model_state)))
+        asked = {"seed": seed, "label": label, "second": True}
+        results.append(train_member(context, task, place, *seen, score(predict), **asked))
+    return results
+
+
 def train_member(
     context: Context,
     task: Task,
@@ -203,10 +241,14 @@ def train_member(
     *,
     seed: int,
     label: str,
+    second: bool = False,
 ) -> TrainResult:
-    """Train on these windows in this folder, and keep what `evaluate` finds best."""
+    """Train on these windows in this folder, and keep what `evaluate` finds best.
+
+    second: the task is of two branches, of which one is frozen.
+    """
     config, track = context.config, context.track
-    section = config.sequence
+    section = second_section(config.sequence) if second else config.sequence
     if windows.causal:
         windows = thin_windows(windows, section.stride)
     steps, epoch = count_steps(section, len(windows))
@@ -222,7 +264,7 @@ def train_member(
             threads=config.threads,
             shift=section.shift,
         ),
-        optimizer=make_schedule_optimizer(section, len(windows)),
+        optimizer=make_schedule_optimizer(section, len(windows), is_frozen if second else None),
         steps=steps,
         mesh=context.mesh,
         workdir=folder,
@@ -252,14 +294,15 @@ def _save_member(
     context: Context, folder: pathlib.Path, result: TrainResult, only: str | None
 ) -> None:
     """Write the model of one member, which sees all modalities or only one."""
+    section = context.config.sequence
     save_model(
         folder / "model",
         {"params": result.params, **result.model_state},
         {
-            "kind": "sequence_model",
+            "kind": "two_branches" if section.collaborate.epochs else "sequence_model",
             "track": context.track.name,
             "classes": list(context.track.classes),
-            **further_classes(context.config.sequence, context.track),
+            **further_classes(section, context.track),
             "features": describe_features(context, only),
             **context.section("sequence"),
         },
