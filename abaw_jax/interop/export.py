@@ -25,13 +25,17 @@ import numpy as np
 from abaw_jax.errors import InputError
 from abaw_jax.files import atomic_write
 from abaw_jax.interop.archive import check_variables, load_model, save_model
-from abaw_jax.stages.parts import make_finetune_task, make_sequence_task
+from abaw_jax.stages.parts import make_finetune_task, make_second_task, make_sequence_task
 from abaw_jax.tasks.task import Task
 from abaw_jax.tracks import TRACKS
 
 PROGRAM = "model.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
-MAKERS = {"frame_classifier": make_finetune_task, "sequence_model": make_sequence_task}
+MAKERS = {
+    "frame_classifier": make_finetune_task,
+    "sequence_model": make_sequence_task,
+    "two_branches": make_second_task,
+}
 Predict = Callable[[dict[str, Any]], dict[str, np.ndarray]]
 
 

@@ -192,6 +192,9 @@ def _sequence_model(section: Any, sources: str) -> str:
             f"; an input is the {section.length} rows that end at the predicted frame, a video's "
             "first row repeated before its start"
         )
+    if section.collaborate.epochs:
+        share = section.collaborate.share
+        what += f"; two such models, whose logits are added, {share:g} and {1 - share:g} of them"
     return what
 
 

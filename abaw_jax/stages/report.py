@@ -49,6 +49,9 @@ def histories(context: Context) -> dict[str, dict[str, pathlib.Path]]:
     for stage, models in stages.items():
         folder = context.folder(stage)
         files = {m: folder / ("" if m == ALL else m) / "metrics.jsonl" for m in models}
+        if stage == "sequence":
+            second = {m: path.parent / "collaborate" / path.name for m, path in files.items()}
+            files |= {f"{m}, second branch": path for m, path in second.items()}
         files = {model: path for model, path in files.items() if path.exists()}
         found |= {stage: files} if files else {}
     return found

@@ -37,7 +37,12 @@ LAST = SEQUENCE | {
     "sequence": SEQUENCE["sequence"]
     | {"head": "last", "join": [16, 8], "tcn": [8, 16], "project": False, "positions": "none"}
 }
-CONFIGS = {"frames": FRAMES, "sequence": SEQUENCE, "last": LAST}
+BRANCHES = SEQUENCE | {
+    "kind": "two_branches",
+    "sequence": SEQUENCE["sequence"]
+    | {"collaborate": {"epochs": 1.0, "hard": 0.25, "beta": [5.0, 2.0], "share": 0.8}},
+}
+CONFIGS = {"frames": FRAMES, "sequence": SEQUENCE, "last": LAST, "branches": BRANCHES}
 
 
 def small_model(name):
