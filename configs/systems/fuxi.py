@@ -1,12 +1,13 @@
 """The system `fuxi` (arXiv 2403.10825) for VA, EXPR and AU: fusion of modalities by a transformer.
 
 A masked autoencoder, tuned on frames; its features and those of sound, frame by frame side by side,
-through 1x1 convolutions into a small post-norm transformer over windows. Its second stage, a frozen
-and a trained branch mixed on hard examples, is not here. sequence.scenes or scene_file gives its
-ensemble of scenes, sequence.folds=5 its folds.
+through 1x1 convolutions into a small post-norm transformer over windows. Its second stage: that
+model frozen, and beside it one of the same kind trained on hard examples, their outputs mixed
+(abaw_jax/tasks/collaborate.py, which says what of it is published). sequence.scenes or scene_file
+gives its ensemble of scenes, sequence.folds=5 its folds.
 
-Origins of values: paper (or its authors' code), or not published: chosen here. Of CE and EMI the
-values stand in configs/ce.py and configs/emi.py.
+Origins of values: paper (or its authors' code; code, where that alone has it), or not published:
+chosen here. Of CE and EMI the values stand in configs/ce.py and configs/emi.py.
 """
 
 from ml_collections import ConfigDict
@@ -36,6 +37,11 @@ def _model(config: ConfigDict) -> None:
         feature_dropout=0.0,  # not published
         label_smoothing=0.0,  # paper: there is none
     )
+    config.sequence.collaborate.update(
+        hard=0.25,  # not published
+        beta=(5.0, 2.0),  # code, as the next
+        share=0.8,
+    )
     if config.track == "va":
         # Paper. Of the config's own track: beside EXPR or AU (`together`) VA has one head.
         config.sequence.head_each = True
@@ -54,6 +60,7 @@ def demo(config: ConfigDict) -> None:
     config.sequence.update(
         join=(128, 64), width=64, mlp_width=64, heads=4, head_width=32, epochs=16.0, evaluations=10
     )
+    config.sequence.collaborate.epochs = 8.0
 
 
 def tiny(config: ConfigDict) -> None:
@@ -62,11 +69,12 @@ def tiny(config: ConfigDict) -> None:
     config.sequence.update(
         join=(32, 16), width=16, mlp_width=16, heads=4, head_width=8, epochs=4.0, evaluations=2
     )
+    config.sequence.collaborate.epochs = 2.0
 
 
 def paper(config: ConfigDict) -> None:
-    """As published, but for sound, the second stage, and what costs a run for each: scenes, folds
-    and the images of other corpora, which sequence.scenes, sequence.folds and pretrain.corpora add.
+    """As published, but for sound, and what costs a run for each: scenes, folds and the images of
+    other corpora, which sequence.scenes, sequence.folds and pretrain.corpora add.
     """
     base.paper(config)  # image and encoder, of which width, depth, heads, drop path: paper
     _model(config)
@@ -115,6 +123,8 @@ def paper(config: ConfigDict) -> None:
         ema_decay=0.0,  # paper: optional
         evaluations=50,  # paper: the best epoch is kept
     )
+    # Not published; nor is the rest of its schedule, which is the first stage's here.
+    config.sequence.collaborate.epochs = 50.0
     if config.track in CLASS_WEIGHTS:
         config.sequence.class_weights = CLASS_WEIGHTS[config.track]
     config.ensemble.kinds = ("gaussian",)  # paper; sigma is searched on validation
