@@ -281,32 +281,67 @@ def ctyun_case():
     return draw, given, system(bound, head, logits, (1 - concordance(logits, labels[valid])).sum())
 
 
-def fuxi_case():
-    """Two modalities, 1x1 convolutions, encoder without positions, head a frame; EXPR: weighted
-    cross-entropy."""
-    draw, given = Draw(33), Draw(34)
+FUXI_WEIGHTS = (1, 10.40, 16.23, 19.61, 1.856, 2.225, 5.611, 1.059)
+
+
+def fuxi_model(seed):
+    """(weights drawn, bound, (features, mask) -> (3, 9, 8), head)."""
+    draw = Draw(seed)
     draw.dense("join/fc1", (10,), (9,))
     draw.dense("join/fc2", (9,), (8,))
     draw_transformer(draw, 8, 4, 8, 8, 6, 8)
-    face, sound = given("face", (3, 9, 6), 0.4), given("sound", (3, 9, 4), 0.4)
-    mask = torch.arange(9)[None] < torch.tensor([[9], [4], [7]])
-    labels = torch.from_numpy(given.rng.integers(0, 8, (3, 9)))
-    valid = mask & (torch.arange(9) != 2)
-    given.kept |= {"mask": mask.numpy(), "valid": valid.numpy()}
-    given.kept["labels"] = labels.numpy().astype(np.int32)
     bound, layers = PartsBound(draw), [nn.Conv1d(10, 9, 1), nn.Conv1d(9, 8, 1)]
     for i, layer in enumerate(layers):
         bound.linear(f"join/fc{i + 1}", layer.weight, layer.bias)
     join = nn.Sequential(layers[0], nn.LeakyReLU(0.1), layers[1])
     head, encoder = make_head(bound, 8, 6, 8), temporal(bound, "encoder/", 8, 4, 8, 2, "relu")
-    h = encoder(join(torch.cat([face, sound], -1).mT).mT, src_key_padding_mask=~mask)
-    logits = head(h[valid])
-    weights = torch.tensor([1, 10.40, 16.23, 19.61, 1.856, 2.225, 5.611, 1.059])
-    return (
-        draw,
-        given,
-        system(bound, head, logits, nn.CrossEntropyLoss(weights)(logits, labels[valid])),
-    )
+    return draw, bound, lambda x, mask: encoder(join(x.mT).mT, src_key_padding_mask=~mask), head
+
+
+def fuxi_inputs(given, lengths):
+    """Features of two modalities, mask, labels, and which frames have one."""
+    face, sound = given("face", (3, 9, 6), 0.4), given("sound", (3, 9, 4), 0.4)
+    mask = torch.arange(9)[None] < torch.tensor(lengths)[:, None]
+    labels = torch.from_numpy(given.rng.integers(0, 8, (3, 9)))
+    valid = mask & (torch.arange(9) != 2)
+    given.kept |= {"mask": mask.numpy(), "valid": valid.numpy()}
+    given.kept["labels"] = labels.numpy().astype(np.int32)
+    return torch.cat([face, sound], -1), mask, labels, valid
+
+
+def fuxi_case():
+    """Two modalities, 1x1 convolutions, encoder without positions, head a frame; EXPR: weighted
+    cross-entropy."""
+    (draw, bound, encode, head), given = fuxi_model(33), Draw(34)
+    x, mask, labels, valid = fuxi_inputs(given, (9, 4, 7))
+    logits = head(encode(x, mask)[valid])
+    entropy = nn.CrossEntropyLoss(torch.tensor(FUXI_WEIGHTS))
+    return draw, given, system(bound, head, logits, entropy(logits, labels[valid]))
+
+
+def fuxi_second_case():
+    """Two such models, the first as in prediction: the trained one sees, for every window, that
+    which is hardest for the frozen one. Logits and losses are mixed."""
+    (frozen, _, encode_1, head_1), (trained, bound, encode_2, head_2) = map(fuxi_model, (39, 40))
+    draw, given, a = Draw(0), Draw(41), 0.7
+    for name, of in (("frozen", frozen), ("trained", trained)):
+        draw.kept |= {f"{name}/{key}": value for key, value in of.kept.items()}
+    x, mask, labels, valid = fuxi_inputs(given, (9, 6, 7))
+    entropy = nn.CrossEntropyLoss(torch.tensor(FUXI_WEIGHTS))
+    head_1.eval()
+    with torch.no_grad():
+        first = head_1(encode_1(x, mask).flatten(0, 1)).unflatten(0, (3, 9))
+    difficulty = torch.stack([entropy(first[i][valid[i]], labels[i][valid[i]]) for i in range(3)])
+    chosen = difficulty.argmax().expand(3)
+    both = valid & valid[chosen]
+    second = head_2(encode_2(x[chosen], mask[chosen])[both])
+    logits = a * first[both] + (1 - a) * second
+    weights, loss, weight = torch.tensor(FUXI_WEIGHTS), 0, 0
+    for share, of in ((a, labels[both]), (1 - a, labels[chosen][both])):
+        loss += share * nn.CrossEntropyLoss(weights, reduction="sum")(logits, of)
+        weight += share * weights[of].sum()
+    found = system(bound, head_2, logits, loss / weight)
+    return draw, given, found | {"difficulty": difficulty.numpy(), "a": np.float32(a)}
 
 
 def masked_vit_case():
@@ -362,6 +397,7 @@ def main(folder):
         **{f"parts_views_{method}": views_case(method) for method in METHODS},
         "system_ctyun": ctyun_case(),
         "system_fuxi": fuxi_case(),
+        "system_fuxi_second": fuxi_second_case(),
         "system_masked_vit": masked_vit_case(),
         "system_emotic_mae": emotic_mae_case(),
     }

@@ -8,8 +8,12 @@ import numpy as np
 from test_model_parity import Golden, same_tree
 
 from abaw_jax.models.sequence import SequenceModel
+from abaw_jax.tasks import collaborate
 from abaw_jax.tasks.sequences import make_sequences_task
 from abaw_jax.tracks import AU, EXPR, VA
+from abaw_jax.training.rng import stream_keys
+
+FUXI_WEIGHTS = (1, 10.40, 16.23, 19.61, 1.856, 2.225, 5.611, 1.059)
 
 
 def check_system(golden, task, model, batch, counted, *, loss_scale=1.0, tolerance=1e-5):
@@ -41,7 +45,15 @@ def check_system(golden, task, model, batch, counted, *, loss_scale=1.0, toleran
     ((loss, state_after), gradients), logits = compute(golden.params, batch)
     np.testing.assert_allclose(logits, golden["logits"], rtol=1e-5, atol=5e-6)
     np.testing.assert_allclose(loss, golden["loss"], rtol=1e-5)
-    norm = state_after["batch_stats"]["head"]["norm"]
+    check_norm(golden, state_after["batch_stats"], gradients)
+    golden.check_gradients(gradients, tolerance=tolerance)
+    return lambda batch: compute(golden.params, batch)
+
+
+def check_norm(golden, statistics, gradients):
+    """The head's BatchNorm has the file's statistics. Takes gradients that it makes zero out of
+    both sides."""
+    norm = statistics["head"]["norm"]
     np.testing.assert_allclose(norm["mean"], golden["mean"], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(norm["var"], golden["var"], rtol=1e-5)
     # BatchNorm takes a constant away again: the gradients of the biases before it are zero, and
@@ -52,8 +64,6 @@ def check_system(golden, task, model, batch, counted, *, loss_scale=1.0, toleran
         before_norm.append(golden.arrays.pop(f"gradients/{name}"))
     largest = np.abs(golden["gradients/head/fc1/kernel"]).max()
     assert max(np.abs(gradient).max() for gradient in before_norm) < 1e-4 * largest
-    golden.check_gradients(gradients, tolerance=tolerance)
-    return lambda batch: compute(golden.params, batch)
 
 
 def marked(labels, valid, invalid):
@@ -85,9 +95,45 @@ def test_fuxi():
         "mask": golden.given("mask"),
         "label": marked(golden.given("labels")[..., None], valid, EXPR.invalid),
     }
-    weights = (1, 10.40, 16.23, 19.61, 1.856, 2.225, 5.611, 1.059)
-    task = make_sequences_task(model, EXPR, loss="cross_entropy", class_weights=weights)
+    task = make_sequences_task(model, EXPR, loss="cross_entropy", class_weights=FUXI_WEIGHTS)
     check_system(golden, task, model, batch, valid)
+
+
+def test_fuxi_second_stage(monkeypatch):
+    golden = Golden("system_fuxi_second")
+    model = SequenceModel(8, 2, 4, mlp_width=8, head_width=6, outputs=8, join=(9, 8), project=False)
+    valid, draw, seen = golden.given("valid"), collaborate.draw_mixture, []
+    batch = {
+        "features": np.concatenate([golden.given("face"), golden.given("sound")], -1),
+        "mask": golden.given("mask"),
+        "label": marked(golden.given("labels")[..., None], valid, EXPR.invalid),
+    }
+
+    def mixture(key, difficulty, *given):
+        seen.append(difficulty)
+        return golden["a"], draw(key, difficulty, *given)[1]
+
+    monkeypatch.setattr(collaborate, "draw_mixture", mixture)
+    task = collaborate.make_collaborate_task(
+        model, EXPR, hard=1 / 3, loss="cross_entropy", class_weights=FUXI_WEIGHTS
+    )
+    params, state = jax.eval_shape(task.init, jax.random.key(0), batch)
+    same_tree(golden.params, {"params": params})
+    state = jax.tree_util.tree_map_with_path(
+        lambda path, s: np.full(s.shape, path[-1].key == "var", np.float32), state
+    )
+
+    def mean(params):
+        total, aux = task.loss(params, state, batch, stream_keys(0, 0), True)
+        return total / aux.weight, (aux.model_state["batch_stats"]["trained"], seen[-1])
+
+    compute = jax.jit(jax.value_and_grad(mean, has_aux=True))
+    (loss, (after, difficulty)), gradients = compute(golden.params)
+    np.testing.assert_allclose(difficulty, golden["difficulty"], rtol=1e-5)
+    np.testing.assert_allclose(loss, golden["loss"], rtol=1e-5)
+    check_norm(golden, after, gradients["trained"])
+    golden.check_gradients(gradients["trained"])
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradients["frozen"]))
 
 
 def test_masked_vit():
