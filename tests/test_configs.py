@@ -213,6 +213,25 @@ def test_systems_have_as_many_parameters_as_described(system, key):
         assert changed == (of_training if section == "pretrain" else set())
 
 
+def test_fuxi_alone_has_a_second_stage_of_two_such_models():
+    for key in base.SHARED:
+        config = CONFIGS[key].get_config("fuxi,paper")
+        found = config.sequence.collaborate
+        assert found.epochs and found.beta == (5.0, 2.0) and found.share == 0.8
+        for argument in ("demo", "paper", "ctyun,paper", "masked_vit,paper"):
+            assert not CONFIGS[key].get_config(argument).sequence.collaborate.epochs
+        check_config(CONFIGS[key].get_config("fuxi,tiny,together"), make_mesh())
+    windows = {
+        "features": jax.ShapeDtypeStruct((2, 100, 768 + 896), jnp.float32),
+        "mask": jax.ShapeDtypeStruct((2, 100), jnp.bool_),
+    }
+    task = parts.make_second_task(config, TRACKS["au"])
+    params, state = jax.eval_shape(task.init, jax.random.key(0), windows)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 2 * COUNTS["fuxi"]["au"]
+    outputs = jax.eval_shape(task.predict, params, state, windows)["probabilities"]
+    assert outputs.shape == (2, 100, 12)
+
+
 def test_emotic_mae_has_as_many_parameters_as_described_and_two_views_tuned_alike():
     config, track = CONFIGS["expr"].get_config("emotic_mae,paper"), TRACKS["expr"]
     windows = {
