@@ -1,16 +1,19 @@
 """What the recipes share: every section with its default values, and what each scale sets in them.
 
 A recipe is configs/<track>.py: it takes `sections`, sets what is its track's own, then calls the
-function of the scale that its argument names, and `as_system`. The system `mae_transformer` is a
-masked autoencoder pre-trained on the training crops, tuned on single labelled frames, and a
-post-norm transformer over windows of its features; smoothing chosen on the validation set. What
-the others have of their own stands in configs/systems/<system>.py, with a function a scale.
+function of the scale that its argument names, `as_system` and `ablate`. The system
+`mae_transformer` is a masked autoencoder pre-trained on the training crops, tuned on single
+labelled frames, and a post-norm transformer over windows of its features; smoothing chosen on the
+validation set. What the others have of their own stands in configs/systems/<system>.py, with a
+function a scale.
 """
 
 import importlib
 from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
+
+from configs.ablations import ABLATIONS
 
 TOGETHER = "together"  # a word of a config's argument
 SHARED = ("va", "expr", "au")  # tracks that are labels of the same videos
@@ -32,13 +35,13 @@ def parse(
 ) -> tuple[str, str]:
     """(system, scale) of a config's argument: a name of either kind, both, or nothing.
 
-    The first of each is the default. Raises ValueError for any other word, for two of a kind, and
-    for a system that does not cover the track.
+    The first of each is the default. Raises ValueError for any other word but an ablation's, for
+    two of a kind, and for a system that does not cover the track.
     """
     covering = [name for name, tracks in systems.items() if track in tracks]
     system, scale = covering[0], scales[0]
     words = list(filter(None, arg.split(",")))
-    for kind, names in (("system", covering), ("scale", scales)):
+    for kind, names in (("system", covering), ("scale", scales), ("ablation", ABLATIONS)):
         if len(named := [word for word in words if word in names]) > 1:
             raise ValueError(
                 f"configs/{track}.py:{arg}: {' and '.join(named)}; name one {kind} at most"
@@ -53,13 +56,14 @@ def parse(
             )
         elif word in scales:
             scale = word
-        elif word == TOGETHER and track in SHARED:
+        elif word in ABLATIONS or (word == TOGETHER and track in SHARED):
             continue
         else:
             shared = f" nor {TOGETHER!r}" if track in SHARED else ""
             raise ValueError(
                 f"configs/{track}.py:{arg}: {word!r} is neither a system ({', '.join(covering)}) "
-                f"nor a scale ({', '.join(scales)}){shared}"
+                f"nor a scale ({', '.join(scales)}){shared} nor an ablation "
+                f"({', '.join(ABLATIONS)})"
             )
     return system, scale
 
@@ -101,6 +105,42 @@ def together(config: ConfigDict, arg: str, scale: str) -> None:
         for section in ("finetune", "sequence"):
             loss = {name: own[section][name] for name in LOSS_KEYS if name in own[section]}
             config[section].also[key] = ConfigDict({"weight": 1.0, **loss})
+
+
+def ablate(
+    config: ConfigDict, arg: str, scale: str, systems: Mapping[str, Sequence[str]] = SYSTEMS
+) -> None:
+    """With a name of ABLATIONS in the argument: the system so changed, and named.
+
+    Raises ValueError where the system has no such part at this scale; it names those that have.
+    """
+    for name in filter(ABLATIONS.__contains__, arg.split(",")):
+        if not _changes(config, name):
+            covering = [key for key, tracks in systems.items() if config.track in tracks]
+            found = [key for key in covering if _has_part(config.track, key, scale, name)]
+            raise ValueError(
+                f"configs/{config.track}.py:{arg}: {name!r} changes nothing of {config.system} at "
+                f"scale {scale!r}; it is for {', '.join(found) or 'no system of this track'}"
+            )
+        config.name += f"-{name}"
+
+
+def _has_part(track: str, system: str, scale: str, ablation: str) -> bool:
+    """Whether an ablation changes anything of a system, if it has the scale."""
+    module = importlib.import_module(f"configs.{track}")
+    try:
+        config = module.get_config(f"{system},{scale}").unlock()
+    except ValueError:  # it has not
+        return False
+    return _changes(config, ablation)
+
+
+def _changes(config: ConfigDict, name: str) -> bool:
+    """Make an ablation of the config; whether that changes anything that is run."""
+    before = config.to_dict()
+    ABLATIONS[name](config)
+    changed = {section for section, values in config.to_dict().items() if values != before[section]}
+    return bool(changed if config.sequence.epochs else changed - {"sequence"})
 
 
 def optimizer(lr: float, **changes) -> ConfigDict:

@@ -24,6 +24,9 @@ The argument names a system, a scale, or both as `images,paper`:
     tiny    seconds; for tests. Its scores mean nothing
     paper   C-EXPR-DB, ViT-B/16 at 224 pixels: an accelerator
 
+With the name of an ablation, as in `demo,plain_loss`, it is the system without one of its
+parts; configs/ablations.py has them.
+
 What is not set here is in configs/base.py.
 """
 
@@ -45,6 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
     SCALES[scale](config)
     if system == "images":
         _images(config, scale)
+    base.ablate(config, arg, scale, SYSTEMS)
     return config.lock()
 
 

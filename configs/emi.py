@@ -18,6 +18,9 @@ The argument names a scale (or the system, or both as `mae_transformer,paper`):
     tiny    seconds; for tests. Its scores mean nothing
     paper   Hume-Vidmimic2 itself, ViT-B/16 at 224 pixels: an accelerator
 
+With the name of an ablation, as in `demo,without_sound`, it is the system without one of its
+parts; configs/ablations.py has them.
+
 What is not set here is in configs/base.py.
 """
 
@@ -55,6 +58,7 @@ def get_config(arg: str = "") -> ConfigDict:
     SCALES[scale](config)
     # A window is a whole clip: neither places it, and a shift is refused.
     config.sequence.update(shift=0, stride=config.sequence.length)
+    base.ablate(config, arg, scale)
     return config.lock()
 
 

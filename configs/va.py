@@ -20,6 +20,9 @@ The argument names a system, a scale, or both as `ctyun,paper`. The systems `cty
 With the word `together`, as in `demo,together`, each model learns VA, EXPR and AU; this track
 decides which parameters are kept, and its predictions go on.
 
+With the name of an ablation, as in `ctyun,without_tcn`, it is the system without one of its
+parts; configs/ablations.py has them.
+
 What is not set here is in configs/base.py.
 """
 
@@ -47,6 +50,7 @@ def get_config(arg: str = "") -> ConfigDict:
     SCALES[scale](config)
     base.as_system(config, scale)
     base.together(config, arg, scale)
+    base.ablate(config, arg, scale)
     return config.lock()
 
 
