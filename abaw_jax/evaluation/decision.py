@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from abaw_jax.errors import InputError
 from abaw_jax.evaluation.matching import Matching, fit_matching
 from abaw_jax.evaluation.predictions import Prediction
 from abaw_jax.evaluation.smoothing import (
@@ -61,6 +62,26 @@ class Decision:
         if self.thresholds is not None:
             found["thresholds"] = named(self.thresholds)
         return found
+
+    @staticmethod
+    def load(record: Mapping[str, Any], track: Track, source: str) -> "Decision":
+        """From `record`'s values. Raises InputError, naming `source`, where they are not such."""
+
+        def numbers(named: Mapping[str, float]) -> tuple[float, ...]:
+            return tuple(float(named[name]) for name in track.classes)
+
+        try:
+            matched, limits = record.get("matching"), record.get("thresholds")
+            return Decision(
+                Smoothing(**record["smoothing"]),
+                None if matched is None else Matching(**{k: numbers(matched[k]) for k in matched}),
+                None if limits is None else numbers(limits),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{source}: holds no decision on {track.name} ({type(error).__name__} {error}); "
+                "run the stage ensemble again"
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -181,7 +181,8 @@ def read_decisions(context: Context) -> dict[str, dict[str, Any]]:
     """What was decided -> `Decision.record`, as this stage left it: `frames`, and `sequence` or,
     of several members, `ensemble`."""
     files = {key: context.folder("ensemble") / f"{key}.json" for key in DECIDED}
-    found = {key: read_json(path) for key, path in files.items() if path.exists()}
+    # Smoothing is always decided: a file that is absent is an error.
+    found = {k: read_json(path) for k, path in files.items() if k == "smoothing" or path.exists()}
     names = found["smoothing"]
     return {name: {key: of_name[name] for key, of_name in found.items()} for name in names}
 

@@ -1,8 +1,11 @@
 """What is done to predictions is chosen as it says, and its second score is out of fold."""
 
+import json
+
 import numpy as np
 import pytest
 
+from abaw_jax.errors import InputError
 from abaw_jax.evaluation.decision import Decision, tune_decision
 from abaw_jax.evaluation.folds import make_folds
 from abaw_jax.evaluation.matching import Matching, fit_matching
@@ -190,6 +193,19 @@ def test_records_name_the_classes():
         "shift": {"valence": 0.0, "arousal": 0.1},
     }
     assert list(Decision(Smoothing()).record(EXPR)) == ["smoothing"]
+
+
+def test_a_record_is_read_as_it_was_written():
+    for track, decision in (
+        (AU, Decision(Smoothing("box", 5), thresholds=tuple(np.arange(12) / 12))),
+        (VA, Decision(Smoothing(gaps="hold"), Matching((2.0, 1.5), (0.0, 0.1)))),
+        (EXPR, Decision(Smoothing("majority", 25))),
+    ):
+        record = json.loads(json.dumps(decision.record(track)))
+        assert Decision.load(record, track, "x") == decision
+        for damaged in ({**record, "smoothing": {"kind": "bx"}}, {**record, "thresholds": {}}, []):
+            with pytest.raises(InputError, match=f"^x: holds no decision on {track.name}"):
+                Decision.load(damaged, track, "x")
 
 
 def test_each_fold_is_judged_by_predictions_found_without_it(units):
