@@ -1,4 +1,4 @@
-"""What the commands on prediction folders share: flags of their own, a record, one line of refusal.
+"""What the commands on predictions share: flags of their own, a record, one line of refusal.
 
 A command has two functions: one defines its flags beyond --track, --json and --help; the other does
 the work, prints for people and returns the record that --json prints as the last line.
@@ -17,7 +17,7 @@ from abaw_jax.tracks import TRACKS, Track
 
 # define('string', 'output', None, 'Folder to write to.'): the kinds are absl's.
 Define = Callable[..., None]
-Body = Callable[[flags.FlagValues, Sequence[str], Track], dict[str, Any]]
+Body = Callable[[flags.FlagValues, Sequence[str], Track | None], dict[str, Any]]
 
 
 def run(
@@ -26,15 +26,19 @@ def run(
     body: Body,
     argv: Sequence[str] | None,
     track: Track | None = None,
+    *,
+    any_track: bool = True,
 ) -> int:
     """Run a command (argv[0] is its name) and return its exit status: 0, or 2 where what was given
     is wrong, after one line on standard error.
 
     program: its docstring, shown by --help. body: (flags, arguments that are no flags, track) ->
-    record. track: of a command for one track alone, which then has no --track. InputError is what
-    is wrong; everything else keeps its traceback.
+    record. track: of a command for one track alone, which then has no --track; nor has one that is
+    for several at once, any_track=False, whose body is given None. InputError is what is wrong;
+    everything else keeps its traceback.
     """
-    options = _make_flags(define_flags, any_track=track is None)
+    any_track = any_track and track is None
+    options = _make_flags(define_flags, any_track)
     try:
         try:
             rest = options(sys.argv if argv is None else argv)[1:]
@@ -43,7 +47,7 @@ def run(
         if options.help:
             print(f"{program}\n{options.get_help(include_special_flags=False)}")
             return 0
-        if track is None:
+        if any_track:
             require(options, "track")
             track = TRACKS[options.track.lower()]
         record = body(options, rest, track)
