@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Every system on every track that it covers, on the demo corpora, one after the other; then the
+# table of all. What is finished is skipped, what was interrupted goes on.
+#
+#   launch/demo.sh                                      all, each into runs/<name of its config>
+#   launch/demo.sh RUNS                                 into another folder
+#   launch/demo.sh RUNS va:ctyun,demo va:ctyun,demo,without_tcn      these alone
+#
+# PYTHON names the interpreter where it is not `python`.
+set -euo pipefail
+runs=${1:-runs}
+shift $(($# > 0))
+[[ $runs = /* ]] || runs=$PWD/$runs
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python}
+
+# Configs, or none for all -> lines: config, its name, the names of runs that may share its work:
+# that of its whole system, then that of the track's first.
+plan() {
+    "$python" - "$@" << 'END'
+import importlib
+import sys
+
+from configs import base
+
+
+def load(track):
+    module = importlib.import_module(f"configs.{track}")
+    return module, getattr(module, "SYSTEMS", base.SYSTEMS)
+
+
+def every():
+    for track in next(iter(base.SYSTEMS.values())):
+        for system, tracks in load(track)[1].items():
+            if track in tracks:
+                yield f"{track}:{system},demo"
+
+
+for given in sys.argv[1:] or every():
+    track, _, argument = given.partition(":")
+    try:
+        module, systems = load(track)
+        name = module.get_config(argument).name
+    except (ImportError, ValueError) as error:
+        sys.exit(f"error: {given}: {error}; name configs as va:ctyun,demo")
+    system, scale = base.parse(argument, track, tuple(module.SCALES), systems)
+    others = (module.get_config(f"{system},{scale}").name, module.get_config(scale).name)
+    print(given, name, *others)
+END
+}
+
+# A run that has not begun starts from copies of another's first stages. Those that its config would
+# make otherwise are made again, by --redo; the others are the same files, so no score changes.
+share() {
+    local run=$1 stage
+    local other=$2
+    for stage in prepare pretrain finetune extract; do
+        [ -e "$other/$stage/results.json" ] || break
+        mkdir -p "$run"
+        rm -rf "$run/.$stage.copied"
+        cp -R "$other/$stage" "$run/.$stage.copied"
+        mv "$run/.$stage.copied" "$run/$stage" # whole, or not there
+    done
+}
+
+lines=$(plan "$@")
+folders=()
+while read -r config name others; do
+    run=$runs/$name
+    folders+=("$run")
+    for other in $others; do
+        [ -e "$run/prepare" ] || share "$run" "$runs/$other"
+    done
+    echo "== configs/${config/:/.py:}: $run"
+    "$python" -m abaw_jax.main --config="configs/${config/:/.py:}" --workdir="$run" --redo < /dev/null
+done <<< "$lines"
+"$python" -m abaw_jax.table "${folders[@]}"

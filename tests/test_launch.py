@@ -1,0 +1,93 @@
+"""The launchers, with an interpreter that writes down what it is asked to run."""
+
+import os
+import pathlib
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from configs import base, ce
+
+ROOT = pathlib.Path(__file__).parents[1]
+# What is read from standard input is run, modules are noted.
+STAND_IN = f"""#!/usr/bin/env bash
+if [ "$1" = - ]; then exec {sys.executable} "$@"; fi
+echo "$@" >> "$(dirname "$0")/asked"
+"""
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """(arguments) -> (finished process, what was asked of Python, a line a call)."""
+    python = tmp_path / "python"
+    python.write_text(STAND_IN)
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+
+    def run(*arguments):
+        finished = subprocess.run(
+            [ROOT / "launch" / "demo.sh", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHON": str(python)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        asked = tmp_path / "asked"
+        return finished, asked.read_text().splitlines() if asked.exists() else []
+
+    return run
+
+
+def make_stages(run, *stages):
+    for stage in stages:
+        (run / stage / "model").mkdir(parents=True)
+        (run / stage / "results.json").write_text(str(run))
+
+
+def test_all_systems_run_on_all_their_tracks_and_are_tabulated(launch, tmp_path):
+    finished, asked = launch()
+    assert finished.returncode == 0, finished.stderr
+    *mains, table = asked
+    pairs = {(key, system) for system, keys in base.SYSTEMS.items() for key in keys}
+    pairs |= {("ce", system) for system, keys in ce.SYSTEMS.items() if "ce" in keys}
+    assert len(mains) == len(pairs)
+    for key, system in pairs:
+        name = f"{key}-demo" if system == "mae_transformer" else f"{key}-{system}-demo"
+        assert (
+            f"-m abaw_jax.main --config=configs/{key}.py:{system},demo "
+            f"--workdir={tmp_path}/runs/{name} --redo"
+        ) in mains
+        assert f" {tmp_path}/runs/{name}" in table
+    assert table.startswith("-m abaw_jax.table ") and table.count("/runs/") == len(pairs)
+
+
+def test_a_run_begins_with_the_stages_of_one_that_may_share_them(launch, tmp_path):
+    runs = tmp_path / "elsewhere"
+    make_stages(runs / "va-demo", "prepare", "pretrain", "finetune")
+    make_stages(runs / "va-ctyun-demo", "prepare")
+    make_stages(runs / "va-fuxi-demo", "prepare", "pretrain", "finetune", "extract", "sequence")
+    (runs / "va-fuxi-demo" / "pretrain" / "results.json").unlink()
+    configs = ["va:masked_vit,demo", "va:ctyun,demo", "va:fuxi,demo,without_sound"]
+    finished, asked = launch(str(runs), *configs)
+    assert finished.returncode == 0, finished.stderr
+    assert len(asked) == len(configs) + 1
+
+    def stages(name):
+        return {path.name: (path / "results.json").read_text() for path in (runs / name).iterdir()}
+
+    whole = ["prepare", "pretrain", "finetune"]
+    assert stages("va-masked_vit-demo") == dict.fromkeys(whole, str(runs / "va-demo"))
+    # One that had begun is left as it was.
+    assert list(stages("va-ctyun-demo")) == ["prepare"]
+    # Of its whole system, as far as that is finished.
+    taken = {"prepare": str(runs / "va-fuxi-demo")}
+    assert stages("va-fuxi-demo-without_sound") == taken
+
+
+@pytest.mark.parametrize("config", ["fer:demo", "va:ctyun,dmo"])
+def test_a_config_that_there_is_not_is_one_line(launch, config):
+    finished, asked = launch("runs", config)
+    assert finished.returncode != 0 and asked == []
+    assert finished.stderr.startswith(f"error: {config}: ") and finished.stderr.count("\n") == 1
