@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Float32
 
-from abaw_jax.models.layers import AnyArray, Dense
+from abaw_jax.models.layers import AnyArray, Dense, Dropout
 
 METHODS = ("attention", "attention_local", "mean", "concatenation")
 LOGITS_AT_ONCE = 2**20  # of scalar attention; 2**24 takes twice the time on CPU
@@ -35,7 +35,7 @@ class Pointwise(nn.Module):
     def __call__(
         self, *parts: Float[AnyArray, "*B _"], train: bool = False
     ) -> Float[jax.Array, "*B {self.widths[-1]}"]:
-        x = nn.Dropout(self.dropout, deterministic=not train)(jnp.concatenate(parts, -1))
+        x = Dropout(self.dropout)(jnp.concatenate(parts, -1), train=train)
         for i, width in enumerate(self.widths):
             if i:
                 x = jax.nn.leaky_relu(x, self.slope)

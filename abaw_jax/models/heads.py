@@ -7,7 +7,7 @@ from einops import rearrange
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Float32
 
-from abaw_jax.models.layers import AnyArray, Dense, LayerNorm
+from abaw_jax.models.layers import AnyArray, Dense, Dropout, LayerNorm
 from abaw_jax.models.vit import ViT
 
 BETWEEN = ("norm", "relu")
@@ -74,7 +74,7 @@ class FrameClassifier(nn.Module):
         tokens = self.encoder(images, train=train)
         pooled = {"mean": lambda: tokens[:, 1:].mean(axis=1), "cls": lambda: tokens[:, 0]}
         features = LayerNorm(epsilon=1e-6, name="fc_norm")(pooled[self.pooling]())
-        dropped = nn.Dropout(self.dropout, deterministic=not train)(features)
+        dropped = Dropout(self.dropout)(features, train=train)
         # A head that starts near zero, as in MAE's fine-tuning code: first steps leave the
         # pre-trained encoder alone.
         init = nn.initializers.truncated_normal(2e-5)

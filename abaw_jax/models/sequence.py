@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Float32
 
 from abaw_jax.models.fusion import Pointwise, TwoViewFusion
 from abaw_jax.models.heads import LastFrameHead, SequenceHead
-from abaw_jax.models.layers import AnyArray, Dense, RandomMask, alibi, sincos_1d
+from abaw_jax.models.layers import AnyArray, Dense, Dropout, RandomMask, alibi, sincos_1d
 from abaw_jax.models.tcn import TemporalConvNet
 from abaw_jax.models.transformer import TemporalEncoder
 
@@ -89,7 +89,7 @@ class SequenceModel(nn.Module):
             x = x + jnp.asarray(sincos_1d(np.arange(length), self.width), self.dtype)
         if self.positions in ("alibi", "directed"):
             bias = alibi(length, self.heads, directed=self.positions == "directed")
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout)(x, train=train)
         x = TemporalEncoder(
             self.depth, self.heads, self.mlp_width, self.dropout, self.activation, self.dtype,
             name="encoder",
@@ -112,7 +112,7 @@ class SequenceModel(nn.Module):
     def _prepare(self, features, train):
         """All that stands before the positions: (B, T, D) -> (B, T, width)."""
         x = RandomMask(self.mask_rate, self.mask_unit)(features, train=train)
-        x = nn.Dropout(self.feature_dropout, deterministic=not train)(x)
+        x = Dropout(self.feature_dropout)(x, train=train)
         if self.fuse:
             whole, composite = jnp.split(x, 2, axis=-1)
             x = TwoViewFusion(self.fuse_width, self.fuse, name="fuse")(whole, composite)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from abaw_jax.models.layers import AnyArray, Dense
+from abaw_jax.models.layers import AnyArray, Dense, Dropout
 
 # torch's, for kernels of (K, D, O): uniform within 1 / sqrt(K D).
 conv_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -74,7 +74,7 @@ class TemporalBlock(nn.Module):
                 self.width, self.kernel_size, self.dilation, self.dtype, name=f"conv{i}"
             )(h)
             h = nn.PReLU(negative_slope_init=0.25, name=f"prelu{i}")(h)
-            h = nn.Dropout(self.dropout, deterministic=not train)(h)
+            h = Dropout(self.dropout)(h, train=train)
         if x.shape[-1] != self.width:
             x = Dense(self.width, dtype=self.dtype, name="residual")(x)
         return nn.PReLU(negative_slope_init=0.25, name="prelu")(h + x)

@@ -4,13 +4,15 @@
 attention weights, after the attention, inside and after the feed-forward part.
 """
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
-from abaw_jax.models.layers import AnyArray, LayerNorm, Mlp, SelfAttention
+from abaw_jax.models.layers import AnyArray, Dropout, LayerNorm, Mlp, SelfAttention
 
 
 class PostNormBlock(nn.Module):
@@ -31,7 +33,7 @@ class PostNormBlock(nn.Module):
         *,
         train: bool = False,
     ) -> Float[jax.Array, "B T D"]:
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        drop = partial(Dropout(self.dropout), train=train)
         attend = SelfAttention(self.heads, self.dropout, self.dtype, name="attn")
         h = attend(x, mask, bias, train=train)
         x = LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm1")(x + drop(h))

@@ -9,12 +9,14 @@ import pytest
 from scipy.special import erf, softmax
 
 from abaw_jax.models.layers import (
+    Dropout,
     DropPath,
     LayerNorm,
     Mlp,
     SelfAttention,
     alibi,
     attention,
+    draw_mask,
     exact_gelu,
     sincos_1d,
     sincos_2d,
@@ -122,6 +124,39 @@ def test_dropout_acts_in_training_alone():
         again = apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)})
         np.testing.assert_array_equal(first, again)
         assert np.abs(first - still).max() > 1e-3
+
+
+def test_mask_is_drawn_at_its_rate_anew_by_every_key_and_alike_at_no_two_places():
+    keys = [jax.random.key(i) for i in range(8)]
+    masks = np.stack([draw_mask(key, 0.3, (64, 25, 40)) for key in keys]).reshape(8, -1)
+    n = masks[0].size
+    # Five standard deviations: of a share of n draws; of the correlation of n pairs of draws.
+    np.testing.assert_allclose(masks.mean(1), 0.3, atol=5 * math.sqrt(0.3 * 0.7 / n))
+    alike = np.corrcoef(masks)[np.triu_indices(8, 1)]
+    lags = [np.corrcoef(masks[0], np.roll(masks[0], lag))[0, 1] for lag in (1, 2, 25, 40, 1000)]
+    assert np.abs([*alike, *lags]).max() < 5 / math.sqrt(n)
+    np.testing.assert_array_equal(masks[0], draw_mask(keys[0], 0.3, (n,)))
+
+
+def test_mask_falls_into_runs_as_long_as_chance_makes_them():
+    mask = np.asarray(draw_mask(jax.random.key(0), 0.5, (2**18,)))
+    words = np.packbits(mask)  # 2**15 numbers, each of 256 as likely
+    counts = np.bincount(words, minlength=256)
+    assert counts.min() > 0
+    # Chi-squared of 255 degrees of freedom: mean 255, deviation 22.6.
+    assert abs(((counts - 128) ** 2 / 128).sum() - 255) < 5 * 22.6
+
+
+def test_mask_of_a_rate_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="rate 1.0; expected 0 up to below 1"):
+        draw_mask(jax.random.key(0), 1.0, (2,))
+
+
+def test_dropout_keeps_the_mean():
+    x = np.ones((200, 500), np.float32)
+    found = np.asarray(Dropout(0.25).apply({}, x, train=True, rngs={"dropout": jax.random.key(0)}))
+    assert set(np.unique(found)) == {0.0, np.float32(1 / 0.75)}
+    assert abs((found == 0).mean() - 0.25) < 5 * math.sqrt(0.25 * 0.75 / x.size)
 
 
 def test_mlp_of_an_unknown_activation_is_refused():
