@@ -5,10 +5,17 @@
 #   launch/demo.sh                                      all, each into runs/<name of its config>
 #   launch/demo.sh RUNS                                 into another folder
 #   launch/demo.sh RUNS va:ctyun,demo va:ctyun,demo,without_tcn      these alone
+#   launch/demo.sh RUNS expr:ctyun,faces -- --config.corpus.root=DIR        with flags for each run
 #
 # PYTHON names the interpreter where it is not `python`.
 set -euo pipefail
 runs=${1:-runs}
+shift $(($# > 0))
+configs=()
+while (($#)) && [ "$1" != -- ]; do
+    configs+=("$1")
+    shift
+done
 shift $(($# > 0))
 [[ $runs = /* ]] || runs=$PWD/$runs
 cd "$(dirname "$0")/.."
@@ -63,7 +70,7 @@ share() {
     done
 }
 
-lines=$(plan "$@")
+lines=$(plan "${configs[@]}")
 folders=()
 while read -r config name others; do
     run=$runs/$name
@@ -72,6 +79,7 @@ while read -r config name others; do
         [ -e "$run/prepare" ] || share "$run" "$runs/$other"
     done
     echo "== configs/${config/:/.py:}: $run"
-    "$python" -m abaw_jax.main --config="configs/${config/:/.py:}" --workdir="$run" --redo < /dev/null
+    "$python" -m abaw_jax.main --config="configs/${config/:/.py:}" --workdir="$run" --redo \
+        "$@" < /dev/null
 done <<< "$lines"
 "$python" -m abaw_jax.table "${folders[@]}"

@@ -86,6 +86,14 @@ def test_a_run_begins_with_the_stages_of_one_that_may_share_them(launch, tmp_pat
     assert stages("va-fuxi-demo-without_sound") == taken
 
 
+def test_flags_after_two_dashes_go_to_every_run(launch, tmp_path):
+    finished, asked = launch("runs", "expr:faces", "expr:ctyun,faces", "--", "--config.seed=1")
+    assert finished.returncode == 0, finished.stderr
+    *mains, table = asked
+    assert len(mains) == 2 and all(line.endswith(" --redo --config.seed=1") for line in mains)
+    assert table == f"-m abaw_jax.table {tmp_path}/runs/expr-faces {tmp_path}/runs/expr-ctyun-faces"
+
+
 @pytest.mark.parametrize("config", ["fer:demo", "va:ctyun,dmo"])
 def test_a_config_that_there_is_not_is_one_line(launch, config):
     finished, asked = launch("runs", config)
