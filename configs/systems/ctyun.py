@@ -50,6 +50,14 @@ def tiny(config: ConfigDict) -> None:
     config.sequence.update(tcn=(16, 8), epochs=4.0, evaluations=2)
 
 
+def faces(config: ConfigDict) -> None:
+    """The photographs' sizes; not tuned. The encoder is that of `mae_transformer`, tuned alike."""
+    smoothing = config.finetune.label_smoothing
+    _model(config)
+    config.finetune.label_smoothing = smoothing
+    config.sequence.update(tcn=(192, 128, 64), epochs=20.0, evaluations=10)
+
+
 def paper(config: ConfigDict) -> None:
     """As published, but for the encoder's labels, the four models of folds and the images of other
     corpora in pre-training, which sequence.folds and pretrain.corpora add."""
@@ -124,4 +132,4 @@ def without_convolutions(config: ConfigDict) -> None:
         config.ensemble.search_thresholds = False  # paper: 0.5
 
 
-SCALES = {"demo": demo, "tiny": tiny, "paper": paper}
+SCALES = {"demo": demo, "tiny": tiny, "faces": faces, "paper": paper}

@@ -61,6 +61,15 @@ def tiny(config: ConfigDict) -> None:
     )
 
 
+def faces(config: ConfigDict) -> None:
+    """The photographs' sizes; not tuned."""
+    _model(config)
+    config.finetune.epochs = 6.0
+    config.sequence.update(
+        fuse_width=192, width=192, head_width=96, batch_size=256, epochs=6.0, evaluations=6
+    )
+
+
 def paper(config: ConfigDict) -> None:
     """As published, but for the pre-training."""
     base.paper(config)  # image and encoder, of which width, depth, heads, drop path: paper
@@ -97,4 +106,4 @@ def paper(config: ConfigDict) -> None:
     )
 
 
-SCALES = {"demo": demo, "tiny": tiny, "paper": paper}
+SCALES = {"demo": demo, "tiny": tiny, "faces": faces, "paper": paper}

@@ -61,6 +61,16 @@ def tiny(config: ConfigDict) -> None:
     config.sequence.update(length=8, stride=8, shift=8, epochs=1.0, evaluations=2)
 
 
+def faces(config: ConfigDict) -> None:
+    """The photographs' sizes; not tuned. The encoder is that of `mae_transformer`, tuned alike."""
+    _model(config)
+    config.sequence.update(
+        length=64, stride=8, shift=8, epochs=10.0, batch_size=32, width=192, heads=8, mlp_width=384,
+        head_width=96, evaluations=10,
+    )  # fmt: skip
+    config.sequence.optimizer.lr = 5e-4
+
+
 def paper(config: ConfigDict) -> None:
     """As published, but for the features."""
     base.paper(config)  # of the encoder, in place of ImageNet's
@@ -96,4 +106,4 @@ def paper(config: ConfigDict) -> None:
         config.ensemble.search_thresholds = False  # not published
 
 
-SCALES = {"demo": demo, "tiny": tiny, "paper": paper}
+SCALES = {"demo": demo, "tiny": tiny, "faces": faces, "paper": paper}
