@@ -86,7 +86,8 @@ def as_system(config: ConfigDict, scale: str) -> None:
 
 
 def together(config: ConfigDict, arg: str, scale: str) -> None:
-    """With the word `together` in the argument: VA, EXPR and AU from one model, in both stages.
+    """With the word `together` in the argument: VA, EXPR and AU from one model, in both stages; in
+    the second alone where the system's encoder learns a track of its own choice.
 
     The losses of the further tracks are those of their own configs at this scale, each with a
     weight of 1.
@@ -102,7 +103,7 @@ def together(config: ConfigDict, arg: str, scale: str) -> None:
     config.corpus.also = tuple(key for key in SHARED if key != config.track)
     for key in config.corpus.also:
         own = importlib.import_module(f"configs.{key}").get_config(f"{config.system},{scale}")
-        for section in ("finetune", "sequence"):
+        for section in ("sequence",) if config.finetune.track else ("finetune", "sequence"):
             loss = {name: own[section][name] for name in LOSS_KEYS if name in own[section]}
             config[section].also[key] = ConfigDict({"weight": 1.0, **loss})
 
@@ -228,6 +229,10 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         frozen_blocks=0,  # these, and what is below them, stay as pre-trained; 0: all is tuned
         # One encoder is tuned on each: face, and after it eyes_mouth; names in sequence.modalities.
         views=("face",),
+        track="",  # the one that it learns; empty: the config's own; or a key of corpus.also
+        # The folder of a finished run, or of its finetune/model: that encoder is taken as it is,
+        # and neither pre-training nor fine-tuning takes place. Of any track and corpus.
+        encoder="",
         pooling="mean",
         dropout=0.1,
         also=ConfigDict(),  # further tracks by key, each with the loss that it has; see `together`
