@@ -246,13 +246,13 @@ def _run_stage(name: str, context: Context, results: dict[str, dict], redo: bool
             shutil.rmtree(folder)  # nothing was made: the mended input is no change
         raise
     results = {
-        "track": context.track.name,
+        "track": outcome.get("track", context.track).name,
         "system": context.config.system,
         "split": outcome.get("split"),
         "split_hash": outcome.get("split_hash"),
         "score": outcome.get("score"),
         "metrics": outcome.get("metrics", {}),
-        "classes": list(context.track.classes),
+        "classes": list(outcome.get("track", context.track).classes),
         "samples": outcome.get("samples"),
         "config_hash": hashlib.sha256(
             json.dumps([name, started, outcome.get("content")], sort_keys=True).encode()
@@ -285,15 +285,22 @@ def _summarise(context: Context, results: dict[str, dict]) -> dict:
         "versions": newest["versions"],
         "seconds": round(sum(r["seconds"] for r in results.values()), 2),
         "stages": {
-            name: {k: r[k] for k in ("score", "seconds", "metrics")} for name, r in results.items()
+            name: {k: r[k] for k in ("track", "score", "seconds", "metrics")}
+            for name, r in results.items()
         },
     }
     write_json(context.workdir / "results.json", summary)
-    table = [{"stage": n, "seconds": r["seconds"], "score": r["score"]} for n, r in results.items()]
+    table = [stage_row(name, found, context.track) for name, found in results.items()]
     scores = {k: v for k, v in (final.get("metrics") or {}).items() if k in SCORES}
     table += [{"stage": SCORES[k], "seconds": None, "score": v} for k, v in scores.items()]
     print(f"\n{text_table(table)}\n\n{context.workdir / 'results.json'}", flush=True)
     return summary
+
+
+def stage_row(name: str, results: dict, track: Track) -> dict:
+    """A stage's seconds and score for a table of `track`'s; a score of another is named so."""
+    title = name if results["track"] == track.name else f"{name}, {results['track']}"
+    return {"stage": title, "seconds": results["seconds"], "score": results["score"]}
 
 
 def _git_commit() -> str | None:

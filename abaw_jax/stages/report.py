@@ -16,7 +16,7 @@ from abaw_jax.evaluation.predictions import Prediction
 from abaw_jax.evaluation.report import Timeline
 from abaw_jax.evaluation.smoothing import Smoothing
 from abaw_jax.files import read_json
-from abaw_jax.recipe import Context
+from abaw_jax.recipe import Context, stage_row
 from abaw_jax.stages.combine import Combined
 from abaw_jax.stages.members import ALL, read_members
 from abaw_jax.tracks.track import Summary, Track
@@ -62,7 +62,7 @@ def stage_rows(context: Context) -> list[dict[str, Any]]:
     rows = []
     for name in ("prepare", "pretrain", "finetune", "extract", "sequence"):
         results = read_json(context.folder(name) / "results.json")
-        rows.append({"stage": name, "seconds": results["seconds"], "score": results["score"]})
+        rows.append(stage_row(name, results, context.track))
     return rows
 
 

@@ -80,7 +80,10 @@ def make_context(workdir, key, **section):
         splits.append(Split(split, videos))
     write_corpus(context.folder("prepare") / "records", "test", splits, progress=False)
     for name in ("prepare", "pretrain", "finetune", "extract", "sequence"):
-        write_json(context.folder(name) / "results.json", {"seconds": 1.0, "score": None})
+        write_json(
+            context.folder(name) / "results.json",
+            {"track": track.name, "seconds": 1.0, "score": None},
+        )
     example = workdir / "corpus" / config.corpus.test_example
     example.parent.mkdir(parents=True)
     lines = [f"{v}/{frame:05d}.jpg,0" for v in VIDEOS["test"] for frame in range(1, ROWS + 1)]

@@ -112,7 +112,7 @@ def test_one_model_sees_both(done):
 def test_each_views_classifier_is_exported_with_its_boxes(done):
     context, tuned, _ = done
     for name in ("prepare", "pretrain", "finetune", "extract", "sequence"):
-        results = {"seconds": 1.0, "score": None, "metrics": tuned["metrics"]}
+        results = {"track": "EXPR", "seconds": 1.0, "score": None, "metrics": tuned["metrics"]}
         write_json(context.folder(name) / "results.json", results)
     decided = ensemble.run(context)["metrics"]
     write_json(context.folder("ensemble") / "results.json", {"metrics": decided})
