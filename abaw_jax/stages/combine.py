@@ -27,6 +27,7 @@ from abaw_jax.evaluation.folds import group_names, make_folds
 from abaw_jax.evaluation.predictions import Prediction, load_predictions
 from abaw_jax.evaluation.scenes import read_scenes, scene_weights
 from abaw_jax.recipe import Context
+from abaw_jax.stages.encoder import frames_track
 from abaw_jax.stages.extract import splits, video_rows
 from abaw_jax.stages.members import likeliest_scene, read_members
 from abaw_jax.stages.prepare import read_persons
@@ -57,7 +58,8 @@ def member_folders(context: Context) -> dict[str, pathlib.Path]:
     known = {name: stage / "members" / name for name in own}
     if len(own) == 1:
         known = {own[0]: stage / "predictions"}
-    known[FRAMES] = context.folder("extract") / "predictions"
+    if frames_track(context) is context.track:
+        known[FRAMES] = context.folder("extract") / "predictions"
     for name in section.members:
         if name not in known:
             raise unknown_name("config.ensemble.members", name, "a member", known)

@@ -5,9 +5,12 @@ A stage that was made from other files than lie there now has to be made again.
 
 from collections.abc import Callable, Mapping
 
+from abaw_jax.errors import InputError
 from abaw_jax.files import disk_state, read_json
+from abaw_jax.interop.archive import content_hash
 from abaw_jax.recipe import Context
 from abaw_jax.stages import prepare
+from abaw_jax.stages.encoder import given_folder
 
 
 def _senses(context: Context) -> dict[str, str]:
@@ -25,6 +28,19 @@ def _senses(context: Context) -> dict[str, str]:
     return {path: disk_state(root / path, files=True) for path in paths}
 
 
+def _encoder(context: Context) -> dict[str, str]:
+    """The weights of a given encoder, which may not be this run's own."""
+    if not context.config.finetune.encoder:
+        return {}
+    folder = given_folder(context.config)
+    if folder.resolve().is_relative_to(context.workdir.resolve()):
+        raise InputError(
+            f"config.finetune.encoder: {folder} lies in this run's own folder, which is made anew; "
+            "name another --workdir"
+        )
+    return {str(folder): content_hash(folder)}
+
+
 def _scenes(context: Context) -> dict[str, str]:
     path = context.config.sequence.scene_file
     return {path: disk_state(path, files=True)} if path else {}
@@ -37,6 +53,8 @@ def _others(context: Context) -> dict[str, str]:
 
 FOUND: Mapping[str, Callable[[Context], dict[str, str]]] = {
     "prepare": prepare.inputs,
+    "pretrain": _encoder,
+    "finetune": _encoder,
     "extract": _senses,
     "sequence": _scenes,
     "ensemble": _others,

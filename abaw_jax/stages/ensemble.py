@@ -39,6 +39,7 @@ from abaw_jax.stages.combine import (
     scene_table,
     validation_folds,
 )
+from abaw_jax.stages.encoder import frames_track
 from abaw_jax.stages.extract import splits, video_labels, video_rows
 from abaw_jax.stages.prepare import read_persons, test_example
 from abaw_jax.tracks.track import Track
@@ -53,7 +54,9 @@ def run(context: Context) -> dict:
     index = load_index(context.folder("prepare") / "records", "validation")
     labels = video_labels(index, track)
     combined = combine(context, labels)
-    predictions = {FRAMES: _load(context, "extract", "validation")}
+    predictions = {}
+    if frames_track(context) is track:
+        predictions[FRAMES] = _load(context, "extract", "validation")
     if combined is not None:
         predictions[ENSEMBLE] = combined.predictions()
     elif config.sequence.epochs:
@@ -178,8 +181,8 @@ def _write_decisions(context: Context, decisions: Mapping[str, Decision]) -> Non
 
 
 def read_decisions(context: Context) -> dict[str, dict[str, Any]]:
-    """What was decided -> `Decision.record`, as this stage left it: `frames`, and `sequence` or,
-    of several members, `ensemble`."""
+    """What was decided -> `Decision.record`, as this stage left it: `frames`, if they are predicted
+    of the config's track, and `sequence` or, of several members, `ensemble`."""
     files = {key: context.folder("ensemble") / f"{key}.json" for key in DECIDED}
     # Smoothing is always decided: a file that is absent is an error.
     found = {k: read_json(path) for k, path in files.items() if k == "smoothing" or path.exists()}

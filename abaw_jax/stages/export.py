@@ -24,10 +24,12 @@ from abaw_jax.files import atomic_write, read_json, write_json
 from abaw_jax.interop.archive import load_model
 from abaw_jax.interop.export import load_predict, load_program, make_task, save_export
 from abaw_jax.recipe import STEPS, Context
+from abaw_jax.stages.encoder import frames_track
 from abaw_jax.stages.ensemble import DECIDED, ENSEMBLE, FRAMES, SEQUENCE, read_decisions
 from abaw_jax.stages.members import ALL, read_members
 from abaw_jax.stages.sequence import split_windows
 from abaw_jax.stages.views import further_views, tuning_folder
+from abaw_jax.tracks import TRACKS
 
 # Of probabilities, by what a model computes in: programs may fuse in another order.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
@@ -42,12 +44,12 @@ def run(context: Context) -> dict:
     for name, model in _models(context).items():
         variables, config = load_model(model)
         config |= {"crop": _crop(context, views.get(name))}
-        if name not in views:
-            config |= decisions[_decided(name, decisions)]
+        if (decided := _decided(name, decisions)) in decisions and name not in views:
+            config |= decisions[decided]
             results = read_json(context.folder("ensemble") / "results.json")["metrics"]
         else:
-            tuned = read_json(context.folder("finetune") / "results.json")["metrics"]
-            results = {FRAMES: tuned[f"{views[name]}_{track.score_name}"]}
+            config = {key: value for key, value in config.items() if key not in DECIDED}
+            results = _tuning_score(context, views.get(name))
         card = _card(context, name, config, results)
         stablehlo = context.config.export.stablehlo
         save_export(folder / name, variables, config, card, stablehlo=stablehlo)
@@ -91,6 +93,14 @@ def _decided(name: str, decisions: dict[str, Any]) -> str:
     if name == FRAMES:
         return FRAMES
     return ENSEMBLE if ENSEMBLE in decisions else SEQUENCE
+
+
+def _tuning_score(context: Context, view: str | None) -> dict[str, float]:
+    """{FRAMES: score} of an encoder on which nothing is decided; {} of one not tuned here."""
+    name = frames_track(context).score_name
+    figures = read_json(context.folder("finetune") / "results.json")["metrics"]
+    score = figures.get(f"{view}_{name}" if view else name)
+    return {} if score is None else {FRAMES: score}
 
 
 def _write_combination(context: Context) -> None:
@@ -149,9 +159,10 @@ def _card(context: Context, name: str, config: dict[str, Any], results: dict[str
         what += f", of which it sees the view `{views[name]}`"
     elif name != FRAMES:
         what = _sequence_model(context.config.sequence, _sources(context, name))
-    corpus = context.config.corpus
+    corpus, track = context.config.corpus, TRACKS[str(config["track"]).lower()]
     data = pathlib.Path(corpus.root).name if corpus.root else f"demo corpus ({corpus.demo_size})"
-    track = context.track
+    if name == FRAMES and context.config.finetune.encoder:
+        data = "that of the run that it was taken from"
     decided = FRAMES if name in views else _decided(name, results)
     steps = [
         f"{results[decided + step]:.4f}{text}"
@@ -172,7 +183,7 @@ def _card(context: Context, name: str, config: dict[str, Any], results: dict[str
 
 - Weights' licence: not chosen yet; whoever publishes them states it here.
 - Training data: {data}.
-- {track.score_name} on its validation set: {"; ".join(steps)}.{several}
+- {track.score_name} on its validation set: {"; ".join(steps) or "not measured here"}.{several}
 - Chosen on that set: {json.dumps({key: config[key] for key in DECIDED if key in config})}.
 - Crop: {json.dumps(config["crop"])}.
 

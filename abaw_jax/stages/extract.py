@@ -4,8 +4,9 @@ Makes extract/features/<split> (a feature store) and extract/predictions/<split>
 of further views extract/<view> and extract/predictions_<view>, and of the other modalities that the
 sequence model is to have, extract/<modality>/<split>.
 Where labels are of clips, a prediction is one row, the mean over the clip's crops; a clip without
-any takes the mean label of the training clips. An interrupted pass goes on at the first video
-without its two files.
+any takes the mean label of the training clips. Where the frame classifier is of another track than
+the config's (`encoder.py`) there are features alone, and no score. An interrupted pass goes on at
+the first video that lacks a file.
 """
 
 import jax
@@ -17,14 +18,15 @@ from abaw_jax.data.features import save_feature_settings, save_features
 from abaw_jax.data.pipeline import image_epoch
 from abaw_jax.data.records import Index, load_index, open_records
 from abaw_jax.data.transforms import make_eval_transform
-from abaw_jax.data.views import VIEWS
+from abaw_jax.data.views import FACE, VIEWS
 from abaw_jax.evaluation.predictions import load_predictions, save_prediction
 from abaw_jax.evaluation.smoothing import Smoothing, search_smoothing
 from abaw_jax.files import read_json
 from abaw_jax.interop.archive import content_hash, load_model
+from abaw_jax.interop.export import make_task
 from abaw_jax.recipe import Context
+from abaw_jax.stages.encoder import frames_track
 from abaw_jax.stages.modalities import extract_modality
-from abaw_jax.stages.parts import make_finetune_task
 from abaw_jax.stages.views import features_folder, predictions_folder, tuning_folder
 from abaw_jax.tracks.track import Track
 from abaw_jax.training.step import make_predict
@@ -59,8 +61,10 @@ def mean_label(context: Context) -> np.ndarray:
 def run(context: Context) -> dict:
     """Extract every split; the score is that of single frames on validation, gaps filled, or of
     clips by the mean over their frames."""
-    folder, config, track = context.folder("extract"), context.config, context.track
-    predict = make_predict(make_finetune_task(config, track), context.mesh)
+    config, track = context.config, context.track
+    face = tuning_folder(context, FACE) / "model"
+    task, _ = make_task(read_json(face / "config.json"), face)  # those of further views are alike
+    predict = make_predict(task, context.mesh)
     for view in config.finetune.views:
         model = tuning_folder(context, view) / "model"
         # Once, not with every batch.
@@ -77,21 +81,18 @@ def run(context: Context) -> dict:
         f"videos_without_{name}": extract_modality(context, name, splits(context))
         for name in others
     }
+    outcome = {"split": "validation", "metrics": without, "samples": sum(counts)}
+    if frames_track(context) is not track:
+        return outcome
     index = load_index(context.folder("prepare") / "records", "validation")
     search = search_smoothing(
-        load_predictions(folder / "predictions" / "validation", track),
+        load_predictions(predictions_folder(context, FACE) / "validation", track),
         video_labels(index, track),
         track,
         [Smoothing()],
     )
     metrics = {k: v for k, v in search.table[0].items() if isinstance(v, float)}
-    metrics |= without
-    return {
-        "split": "validation",
-        "score": search.score,
-        "metrics": metrics,
-        "samples": sum(counts),
-    }
+    return outcome | {"score": search.score, "metrics": metrics | without}
 
 
 def _extract_split(context: Context, view: str, split: str, predict, variables, encoder) -> int:
@@ -105,10 +106,9 @@ def _extract_split(context: Context, view: str, split: str, predict, variables, 
     index = load_index(source, split)
     features = features_folder(context, view) / split
     predictions = predictions_folder(context, view) / split
-    done = [
-        (features / f"{name}.npz").exists() and (predictions / f"{name}.npz").exists()
-        for name in index.videos
-    ]
+    predicted = frames_track(context) is track
+    wanted = [features, predictions] if predicted else [features]
+    done = [all((place / f"{name}.npz").exists() for place in wanted) for name in index.videos]
     first = [*done, False].index(False)
     size, total = config.extract.batch_size, len(index.frames)
     at = int(index.first[first]) // size * size  # the record that `kept` begins with
@@ -123,11 +123,10 @@ def _extract_split(context: Context, view: str, split: str, predict, variables, 
         )
         state = {k: v for k, v in variables.items() if k != "params"}
         outputs = predict(variables["params"], state, batches)
-    unseen = mean_label(context) if track.per_clip else None
-    kept = {
-        "features": np.zeros((0, config.encoder.width), np.float32),
-        "probabilities": np.zeros((0, track.outputs), np.float32),
-    }
+    unseen = mean_label(context) if track.per_clip and predicted else None
+    kept = {"features": np.zeros((0, config.encoder.width), np.float32)}
+    if predicted:
+        kept["probabilities"] = np.zeros((0, track.outputs), np.float32)
     with tqdm(
         initial=int(index.first[first]), total=total, desc=f"extract {view} {split}", unit="images"
     ) as progress:
@@ -140,12 +139,14 @@ def _extract_split(context: Context, view: str, split: str, predict, variables, 
             taken = {k: a[begin - at : end - at] for k, a in kept.items()}
             kept, at = {k: a[end - at :] for k, a in kept.items()}, end
             save_features(features, video, frames, taken["features"])
+            progress.update(end - begin)
+            if not predicted:
+                continue
             values = taken["probabilities"]
             if track.per_clip:
                 frames, known = np.ones(1, np.int32), values if len(values) else unseen
                 values = known.mean(axis=0, keepdims=True, dtype=np.float64)
             save_prediction(predictions, video, frames, values, track.classes)
-            progress.update(end - begin)
     save_feature_settings(
         features,
         encoder=encoder,

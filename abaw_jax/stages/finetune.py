@@ -7,7 +7,8 @@ Where labels are of clips, crops learn from their clip's label, which need not s
 
 Each encoder starts from pretrain/model where there is one. The parameters that score best on the
 validation crops are kept. With tracks in `finetune.also` a crop counts for each track that it has a
-label of; the config's own decides which parameters are best.
+label of; the config's own decides which parameters are best. Of another track in its place, and of
+encoders that are finished and not trained here, see `encoder.py`.
 """
 
 import math
@@ -24,7 +25,9 @@ from abaw_jax.data.transforms import make_eval_transform
 from abaw_jax.data.views import FACE, VIEWS
 from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import check_variables, content_hash, load_model, save_model
+from abaw_jax.interop.export import make_task
 from abaw_jax.recipe import Context
+from abaw_jax.stages.encoder import frames_track, given_folder
 from abaw_jax.stages.parts import (
     count_steps,
     further_classes,
@@ -47,32 +50,35 @@ def labelled(context: Context, split: str) -> tuple[Any, np.ndarray, np.ndarray]
     """(records, indices of those with a label of any track, labels (R, W) of all) of a split.
 
     Raises InputError where a track has no label at all; of the validation set this is asked of the
-    config's own track alone.
+    first track alone.
     """
     folder, tracks = context.folder("prepare") / "records", learnt(context)
     index = load_index(folder, split)
     labels = [index.record_labels(track.key) for track in tracks]
     valid = np.stack([track.valid(rows) for track, rows in zip(tracks, labels, strict=True)])
     for track, rows in zip(tracks, valid, strict=True):
-        if not rows.any() and (track is context.track or split == "train"):
+        if not rows.any() and (track is tracks[0] or split == "train"):
             raise InputError(f"{folder}: no {split} crop has a valid {track.name} label")
     return open_records(folder, split), np.flatnonzero(valid.any(axis=0)), join_labels(labels)
 
 
 def learnt(context: Context) -> list[Track]:
-    """The tracks that the stage learns, the config's own first."""
-    return section_tracks(context.config.finetune, context.track)
+    """The tracks that the stage learns; the first decides which parameters are best."""
+    return section_tracks(context.config.finetune, frames_track(context))
 
 
 def run(context: Context) -> dict:
     """Train on the labelled training crops, score on the labelled validation crops: the score is
-    that of the whole face."""
-    track, views = context.track, context.config.finetune.views
+    that of the whole face. A given encoder is taken, and has no score here."""
+    if context.config.finetune.encoder:
+        return _take(context)
+    track, views = learnt(context)[0], context.config.finetune.views
     results = {view: _tune(context, view, number) for number, view in enumerate(views)}
     figures, score = training_figures(results[FACE]), track.score_name
     figures |= {f"{v}_{score}": r.metrics[score] for v, r in results.items() if v != FACE}
     models = [content_hash(tuning_folder(context, view) / "model") for view in views]
     return {
+        "track": track,
         "split": "validation",
         "score": figures[score],
         "metrics": figures,
@@ -81,9 +87,23 @@ def run(context: Context) -> dict:
     }
 
 
+def _take(context: Context) -> dict:
+    """Write the given encoder's model as this stage's own."""
+    source, folder = given_folder(context.config), context.folder("finetune") / "model"
+    variables, config = load_model(source)
+    check_variables(variables, make_task(config, source)[1], source)
+    save_model(folder, variables, config)
+    return {
+        "track": frames_track(context),
+        "metrics": {},
+        "samples": 0,
+        "content": content_hash(folder),
+    }
+
+
 def _tune(context: Context, view: str, number: int) -> TrainResult:
     """Train the classifier of a view, the number-th from 0, and write its model."""
-    config, folder, track = context.config, tuning_folder(context, view), context.track
+    config, folder, track = context.config, tuning_folder(context, view), learnt(context)[0]
     section, seed = config.finetune, config.seed + number
     records, indices, labels = labelled(context, "train")
     weights = make_loss_weights(section, labels[indices], track)

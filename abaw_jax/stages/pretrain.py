@@ -1,7 +1,8 @@
 """Stage `pretrain`: images -> a masked autoencoder; makes pretrain/model.
 
 The images are the training crops of the corpus and all of `pretrain.corpora`. With 0 epochs
-nothing is trained and fine-tuning starts from random weights.
+nothing is trained and fine-tuning starts from random weights; nor is anything trained where
+`finetune.encoder` names an encoder that is finished.
 """
 
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ def run(context: Context) -> dict:
     """Train the autoencoder; there is no score, its loss is in metrics.jsonl."""
     config, folder = context.config, context.folder("pretrain")
     section = config.pretrain
-    if not section.epochs:
+    if not section.epochs or config.finetune.encoder:
         return {"metrics": {}, "samples": 0}
     prepared = context.folder("prepare")
     records = Chain(

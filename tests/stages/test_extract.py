@@ -53,7 +53,9 @@ def context(tmp_path_factory):
         task.init, jax.random.key(0), {"image": jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.uint8)}
     )
     params = jax.tree.map(lambda s: rng.normal(0, 0.3, s.shape).astype(np.float32), shapes[0])
-    save_model(context.folder("finetune") / "model", {"params": params}, {"kind": "test"})
+    described = {"kind": "frame_classifier", "track": "EXPR", "classes": list(EXPR.classes)}
+    described |= context.section("image", "encoder", "finetune")
+    save_model(context.folder("finetune") / "model", {"params": params}, described)
     return context
 
 

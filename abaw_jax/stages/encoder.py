@@ -1,0 +1,127 @@
+"""The frame classifier of a recipe, and so its encoder: whose labels it learns, or whose it is.
+
+It learns the config's own track, or with `finetune.track` another of the same corpus. With
+`finetune.encoder` nothing is tuned: the classifier of a finished run is taken, of any track and any
+corpus. Where it is of another track than the config's there are no predictions of single frames.
+"""
+
+import pathlib
+from typing import Any
+
+from abaw_jax.data.views import FACE
+from abaw_jax.errors import InputError, unknown_name
+from abaw_jax.files import read_json
+from abaw_jax.interop.archive import WEIGHTS
+from abaw_jax.interop.export import make_task
+from abaw_jax.recipe import Context
+from abaw_jax.tasks.goals import check_tracks
+from abaw_jax.tracks import TRACKS
+from abaw_jax.tracks.track import Track
+
+# What a given encoder must have as the config says: others' features are of other pixels or widths.
+FITTING = {
+    "image": ("size", "normalise", "mean", "std"),
+    "encoder": ("patch_size", "width", "depth", "heads"),
+}
+
+
+def frames_track(context: Context) -> Track:
+    """The track that single frames are predicted of; of a given encoder once it has been taken."""
+    section = context.config.finetune
+    if not section.get("encoder"):
+        return TRACKS[section.get("track") or context.track.key]
+    return TRACKS[_key(read_json(context.folder("finetune") / "model" / "config.json"))]
+
+
+def given_folder(config: Any) -> pathlib.Path:
+    """The model that `finetune.encoder` names by its own folder or its run's.
+
+    Raises InputError where neither is there.
+    """
+    named = pathlib.Path(config.finetune.encoder)
+    places = (named, named / "finetune" / "model")
+    found = [folder for folder in places if (folder / WEIGHTS).is_file()]
+    if not found:
+        raise InputError(
+            f"config.finetune.encoder: {named} holds neither {WEIGHTS} nor finetune/model; name "
+            "the folder of a run whose stage finetune is finished"
+        )
+    return found[0]
+
+
+def check_encoder(config: Any) -> None:
+    """Raise InputError for a track that cannot be tuned on, an encoder that cannot be taken, and
+    what would need predictions of single frames that there are not."""
+    section, own = config.finetune, TRACKS[config.track]
+    key, where = section.track, "encoder" if section.encoder else "track"
+    if key and key not in TRACKS:
+        raise unknown_name("config.finetune.track", key, "a track", TRACKS)
+    tuned = TRACKS[key] if key else own
+    if section.encoder:
+        tuned = _check_given(config)
+    elif tuned is not own:
+        try:
+            check_tracks([own, tuned])
+        except InputError as error:
+            raise InputError(f"config.finetune.track: {error}") from error
+        if key not in (read := tuple(config.corpus.get("also", ()))):
+            raise InputError(
+                f"config.finetune.track: labels of {key} are not read; name it in "
+                f"config.corpus.also, which is {read}"
+            )
+    if tuned is own:
+        return
+    if not config.sequence.epochs:
+        raise InputError(
+            f"config.finetune.{where}: single frames are predicted of {tuned.name}, and without a "
+            f"sequence model nothing of {own.name}; set config.sequence.epochs above 0"
+        )
+    if "frames" in config.ensemble.members:
+        raise InputError(
+            f"config.ensemble.members: frames are predicted of {tuned.name}, as config.finetune."
+            f"{where} says, not of {own.name}; leave 'frames' out"
+        )
+
+
+def _check_given(config: Any) -> Track:
+    """The track of the given encoder; InputError where it cannot be the recipe's."""
+    section, folder = config.finetune, given_folder(config)
+    if tuple(section.views) != (FACE,):
+        raise InputError(
+            f"config.finetune.encoder: one of whole faces, and config.finetune.views are "
+            f"{tuple(section.views)}; expected ({FACE!r},)"
+        )
+    found = read_json(folder / "config.json")
+    if found.get("kind") != "frame_classifier" or found.get("view"):
+        view = f" of the view {found['view']!r}" if found.get("view") else ""
+        raise InputError(
+            f"config.finetune.encoder: {folder} holds a model of kind {found.get('kind')!r}{view}; "
+            "expected a 'frame_classifier' of whole faces, as stage finetune makes it"
+        )
+    make_task(found, folder)
+    differing = [
+        f"config.{part}.{key} is {asked}, its own {own}"
+        for part, keys in FITTING.items()
+        for key in keys
+        if (asked := _plain(config[part][key])) != (own := found[part].get(key))
+    ]
+    if differing:
+        raise InputError(
+            f"config.finetune.encoder: {folder} does not fit: {'; '.join(differing)}; set what "
+            "differs as it has it, or name another"
+        )
+    if section.track not in ("", _key(found)):
+        raise InputError(
+            f"config.finetune.encoder: {folder} is of {found['track']}, and config.finetune.track "
+            f"asks for {section.track}; name another encoder, or set the track to ''"
+        )
+    return TRACKS[_key(found)]
+
+
+def _key(description: dict[str, Any]) -> str:
+    return str(description["track"]).lower()
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
