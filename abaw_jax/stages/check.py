@@ -20,6 +20,7 @@ from abaw_jax.models.heads import BETWEEN
 from abaw_jax.models.layers import MASKED
 from abaw_jax.models.sequence import HEADS, POSITIONS
 from abaw_jax.recipe import Context
+from abaw_jax.stages.encoder import check_encoder
 from abaw_jax.stages.modalities import check_modalities
 from abaw_jax.stages.parts import (
     DTYPES,
@@ -105,6 +106,7 @@ def check_config(config: Any, mesh: Mesh) -> None:
         )
     _check_frozen(config)
     check_views(config)
+    check_encoder(config)
     check_modalities(config)
     _check_sequence(config)
     for key in ("folds", "scenes"):
@@ -162,7 +164,7 @@ def _check_frozen(config: Any) -> None:
         raise InputError(
             f"config.finetune.frozen_blocks: {count}; expected 0 to config.encoder.depth = {depth}"
         )
-    if count and not config.pretrain.epochs:
+    if count and not config.pretrain.epochs and not config.finetune.encoder:
         raise InputError(
             f"config.finetune.frozen_blocks: {count} blocks that nothing has trained; set it to 0, "
             "or config.pretrain.epochs above 0"
@@ -270,9 +272,9 @@ def _check_loss(config: Any, name: str, make_task: Callable[..., Any]) -> None:
 
     The labels are not known yet: weights of 1 stand for those that a rule will find in them.
     """
-    section, weights = config[name], {}
-    for track in section_tracks(section, TRACKS[config.track]):
-        part = section if track.key == config.track else section.also[track.key]
+    section, weights, main = config[name], {}, _main_track(config, name)
+    for track in section_tracks(section, main):
+        part = section if track is main else section.also[track.key]
         if part.get("loss") == "ccc_sequence" and section.get("head") == "last":
             raise InputError(
                 "loss ccc_sequence: of one frame, as config.sequence.head is 'last'; expected ccc"
@@ -286,7 +288,12 @@ def _check_loss(config: Any, name: str, make_task: Callable[..., Any]) -> None:
             if isinstance(found, str) and track.label_type != "int32":
                 raise InputError(f"{option} {rule!r}: {track.name} has no classes to count")
             weights[track.key][option] = (1.0,) * track.outputs
-    make_task(config, TRACKS[config.track], weights)
+    make_task(config, main, weights)
+
+
+def _main_track(config: Any, name: str) -> Track:
+    """The first of the tracks that a training section learns."""
+    return TRACKS[config[name].get("track") or config.track]
 
 
 def _check_tracks(config: Any) -> None:
@@ -308,8 +315,8 @@ def _check_tracks(config: Any) -> None:
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
                 raise InputError(f"{where}.weight: {weight!r}; expected a number above 0")
             with _within(where):
-                check_tracks([TRACKS[config.track], TRACKS[key]])
-            if key not in read:
+                check_tracks([_main_track(config, name), TRACKS[key]])
+            if key not in (config.track, *read):
                 raise InputError(
                     f"{where}: labels of {key} are not read; name it in config.corpus.also, which "
                     f"is {read}"
