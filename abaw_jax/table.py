@@ -6,7 +6,8 @@ Each argument is a work directory of `python -m abaw_jax.main`. What it predicts
 videos is scored again, by the labels that it was prepared with, and must give the score that it
 reports. The table is Markdown, sorted by track and system:
 
-    frames            the frame-wise encoder: each frame by itself, gaps filled
+    frames            the frame-wise encoder: each frame by itself, gaps filled; blank, as what is
+                      gained over it, where it learnt another track
     frames, decided   with smoothing, thresholds and the like, chosen for it on these same videos
     final             the run's score, with what was so chosen for its own predictions
     final - frames    the gain over the encoder, smoothing and the like included
@@ -44,7 +45,7 @@ from abaw_jax.evaluation.confidence import (
 )
 from abaw_jax.evaluation.decision import Decision
 from abaw_jax.evaluation.folds import group_names
-from abaw_jax.evaluation.predictions import load_predictions
+from abaw_jax.evaluation.predictions import Prediction, load_predictions
 from abaw_jax.evaluation.report import markdown_table
 from abaw_jax.evaluation.smoothing import Smoothing
 from abaw_jax.evaluation.thresholds import with_thresholds
@@ -120,11 +121,11 @@ def read_run(folder: pathlib.Path, resamples: int = RESAMPLES) -> Run:
         "config": context.config.name,
         "score_name": track.score_name,
         "split_hash": split_hash(labels, track),
-        "frames": _score(frames, track),
-        "decided": _score(decided, track),
+        "frames": _score(frames, track) if frames else None,
+        "decided": _score(decided, track) if decided else None,
         "final": _interval(final, track, drawn),
-        "over_frames": _gain(final, frames, track, drawn),
-        "over_decided": _gain(final, decided, track, drawn),
+        "over_frames": _gain(final, frames, track, drawn) if frames else None,
+        "over_decided": _gain(final, decided, track, drawn) if decided else None,
         "cross_validated": results["metrics"].get(f"{list(decisions)[-1]}_cross_validated"),
         "minutes": results["seconds"] / 60,
         "commit": results["git"],
@@ -168,13 +169,20 @@ def _open(folder: pathlib.Path) -> tuple[Context, dict[str, Any]]:
 
 def _statistics(
     context: Context, labels: Mapping[str, np.ndarray], decisions: Mapping[str, Decision]
-) -> tuple[VideoStatistics, VideoStatistics, VideoStatistics]:
-    """Of single frames, of these decided, of the final predictions."""
+) -> tuple[VideoStatistics | None, VideoStatistics | None, VideoStatistics]:
+    """Of single frames, of these decided, of the final predictions; None of frames that are not
+    predicted of the config's track."""
     track = context.track
-    frames, final = (
-        load_predictions(context.folder(stage) / "predictions" / "validation", track, labels)
-        for stage in ("extract", "ensemble")
-    )
+
+    def load(stage: str) -> dict[str, Prediction]:
+        place = context.folder(stage) / "predictions" / "validation"
+        return load_predictions(place, track, labels)
+
+    last = list(decisions.values())[-1]
+    final = video_statistics(load("ensemble"), labels, with_thresholds(track, last.thresholds))
+    if FRAMES not in decisions:
+        return None, None, final
+    frames = load("extract")
     if absent := sorted(labels.keys() - frames.keys()):
         raise InputError(f"{context.folder('extract')}: has no predictions of video {absent[0]}")
 
@@ -182,10 +190,8 @@ def _statistics(
         found = {v: decision.apply(frames[v], len(rows), track) for v, rows in labels.items()}
         return video_statistics(found, labels, with_thresholds(track, decision.thresholds))
 
-    own, last = decisions[FRAMES], list(decisions.values())[-1]
-    plain = Decision(Smoothing(gaps=own.smoothing.gaps))
-    limited = with_thresholds(track, last.thresholds)
-    return decide(plain), decide(own), video_statistics(final, labels, limited)
+    own = decisions[FRAMES]
+    return decide(Decision(Smoothing(gaps=own.smoothing.gaps))), decide(own), final
 
 
 def _score(statistics: VideoStatistics, track: Track) -> float:
