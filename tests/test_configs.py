@@ -206,11 +206,14 @@ def test_systems_have_as_many_parameters_as_described(system, key):
     assert outputs.shape == (2, 1 if system == "masked_vit" else length, track.outputs)
     # The other models are those of the default system, which are built above.
     default = CONFIGS[key].get_config("paper")
-    of_training = {"epochs", "optimizer"} if system == "fuxi" else set()
+    unlike = {"pretrain": {"epochs", "optimizer"}} if system == "fuxi" else {}
+    if system == "ctyun":
+        unlike["finetune"] = {"track"} | ({"loss"} if key != "expr" else set())
+        unlike["finetune"] |= {"output"} if key == "va" else set()
     for section in ("image", "encoder", "pretrain", "finetune"):
         own, other = config[section].to_dict(), default[section].to_dict()
         changed = {name for name in own.keys() | other if own.get(name) != other.get(name)}
-        assert changed == (of_training if section == "pretrain" else set())
+        assert changed == unlike.get(section, set())
 
 
 def test_fuxi_alone_has_a_second_stage_of_two_such_models():
@@ -293,9 +296,24 @@ def test_a_system_is_one_for_all_tracks_but_for_their_losses(system, modalities,
 def test_the_losses_of_ctyun_are_plain_at_every_scale(scale):
     for key, named in (("va", "output"), ("expr", "class_weights"), ("au", "positive_weights")):
         config = CONFIGS[key].get_config(f"ctyun,{scale}")
+        assert config.sequence[named] == ("linear" if key == "va" else "none")
         for section in (config.finetune, config.sequence):
-            assert section[named] == ("linear" if key == "va" else "none")
             assert section.label_smoothing == 0 and section.class_weights == "none"
+
+
+@pytest.mark.parametrize("argument", ["ctyun,demo", "ctyun,tiny", "ctyun,paper,together"])
+def test_the_encoder_of_ctyun_learns_expr_alone_whatever_the_track(argument):
+    own = CONFIGS["expr"].get_config(argument).finetune
+    for key in base.SHARED:
+        config = CONFIGS[key].get_config(argument)
+        check_config(config, make_mesh())
+        assert config.finetune.track == "expr" and not config.finetune.also
+        assert "expr" in (key, *config.corpus.also)
+        of_va = {"output": ""} if key == "va" else {}
+        of_au = {"positive_weights": "none"} if key == "au" else {}
+        assert config.finetune.to_dict() == own.to_dict() | of_va | of_au
+        further = set(base.SHARED) - {key} if "together" in argument else set()
+        assert set(config.sequence.also) == further
 
 
 def test_without_convolutions_ctyun_is_the_default_system_at_paper_scale():
@@ -304,7 +322,8 @@ def test_without_convolutions_ctyun_is_the_default_system_at_paper_scale():
         assert ctyun["sequence"].pop("tcn") == (768, 256, 128)
         assert default["sequence"].pop("tcn") == ()
         changed = {name for name in default if ctyun[name] != default[name]}
-        assert changed == {"system", "name", "ensemble"}
+        further = {"corpus"} if key != "expr" else set()  # the labels of the encoder's track
+        assert changed == {"system", "name", "ensemble", "finetune"} | further
 
 
 def test_paper_scales_differ_where_the_papers_do():

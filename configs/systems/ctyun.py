@@ -4,8 +4,10 @@ A masked autoencoder, tuned on frames; causal temporal convolutions over its fea
 post-norm transformer over windows of them. Of the paper's five models, one on the official split
 and four of folds, sequence.folds=4 adds the folds (its own are of train and validation videos).
 
-One difference holds for all tracks but EXPR: the paper tunes its encoder on the labels of EXPR
-alone and uses it for every track; here each track's encoder is tuned on that track's labels.
+The encoder of every track is tuned on the labels of EXPR alone. Each run tunes its own, on the
+training set of its track and what EXPR's has besides (abaw_jax/data/corpora/affwild2.py); that of a
+finished run of EXPR, as the paper's one encoder is, is taken by finetune.encoder. With the word
+`together` the sequence model alone learns all tracks.
 
 Origins of values: paper, code (its authors' published configs), or not published: chosen here.
 """
@@ -38,15 +40,26 @@ def _model(config: ConfigDict) -> None:
             section.positive_weights = "none"
 
 
+def _tune_on_expr(config: ConfigDict) -> None:
+    """Paper: the encoder learns EXPR, whatever the track; its loss: not published."""
+    if config.track != "expr":
+        config.corpus.also = ("expr",)
+    if config.track == "va":
+        config.finetune.output = ""  # EXPR's
+    config.finetune.update(track="expr", loss="cross_entropy")
+
+
 def demo(config: ConfigDict) -> None:
     """The demo's sizes; not tuned. The convolutions narrow as the paper's do."""
     _model(config)
+    _tune_on_expr(config)
     config.sequence.update(tcn=(128, 64, 32), epochs=16.0, evaluations=10)
 
 
 def tiny(config: ConfigDict) -> None:
     """Seconds; for tests."""
     _model(config)
+    _tune_on_expr(config)
     config.sequence.update(tcn=(16, 8), epochs=4.0, evaluations=2)
 
 
@@ -59,16 +72,18 @@ def faces(config: ConfigDict) -> None:
 
 
 def paper(config: ConfigDict) -> None:
-    """As published, but for the encoder's labels, the four models of folds and the images of other
-    corpora in pre-training, which sequence.folds and pretrain.corpora add."""
+    """As published, but for the four models of folds and the images of other corpora in
+    pre-training, which sequence.folds and pretrain.corpora add."""
     without_convolutions(config)
+    _tune_on_expr(config)
     config.sequence.tcn = (768, 256, 128)  # paper
     # Paper: a majority filter of width 40 for EXPR, here searched on validation; else no filter.
     config.ensemble.kinds = ("majority",) if config.track == "expr" else ()
 
 
 def without_convolutions(config: ConfigDict) -> None:
-    """All but the TCN and the filter: the paper scale of `mae_transformer`, too.
+    """All but the encoder's labels, the TCN and the filter: the paper scale of `mae_transformer`,
+    too.
 
     The paper's images for pre-training (AffectNet, RAF-DB, FER2013, FER+) are those that
     pretrain.corpora names, beside Aff-Wild2's crops.
