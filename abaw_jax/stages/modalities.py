@@ -165,6 +165,8 @@ def _supplied(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
     def make(video: str, rows: int) -> np.ndarray | None:
         if not (store.folder / f"{video}.npz").is_file() or not len(store.frames(video)):
             return None
+        if not place:
+            _check_reach(context, store, video, rows)
         values = store.read(video)
         if place:
             at, there = place(video, rows, len(values))
@@ -174,6 +176,17 @@ def _supplied(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
         return np.column_stack([values, there]) if there.any() else None
 
     return make, {"encoder": store.settings["encoder"], "width": store.width + 1}
+
+
+def _check_reach(context: Context, store: FeatureStore, video: str, rows: int) -> None:
+    """Raise InputError where a video's features end far from its rows, by what the corpus allows
+    of its images: they are of other frames."""
+    last = int(store.frames(video)[-1])
+    if abs(last - rows) > max(context.config.corpus.get("max_unmatched", 1000), rows // 2):
+        raise InputError(
+            f"{store.folder / video}.npz: its last frame is {last}, and the video has {rows} rows; "
+            "number its frames as the rows, from 1, or give features.json a `rate`"
+        )
 
 
 def _place_by_time(

@@ -98,6 +98,34 @@ def test_supplied_rows_are_of_the_frame_before(context, without):
     assert values[:, 0].tolist() == [1] * 4 + [3] * 8 and values[:, -1].tolist() == [1] * ROWS
 
 
+@pytest.mark.parametrize(("last", "fits"), [(1, False), (10, True), (16, True), (40, False)])
+def test_a_store_of_other_frames_is_refused(context, tmp_path, last, fits):
+    """Of 12 rows half may be without features, or as many features without rows."""
+    save_features(tmp_path, "2", np.array([last]), np.ones((1, 1)))
+    save_feature_settings(tmp_path, encoder="mine", width=1, source_hash="x")
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config.extract.stores, config.corpus.max_unmatched = {"extra": str(tmp_path)}, 2
+    other = Context(ml_collections.FrozenConfigDict(config), context.workdir, context.mesh)
+    make, _ = modalities._supplied(other, "extra")
+    if fits:
+        assert make("2", ROWS).shape == (ROWS, 2)
+        return
+    with pytest.raises(InputError, match=rf"2.npz: its last frame is {last}, .* 12 rows; number"):
+        make("2", ROWS)
+
+
+def test_a_store_without_any_training_video_is_refused(context, tmp_path):
+    save_features(tmp_path, "5", np.array([1]), np.ones((1, 1)))
+    save_feature_settings(tmp_path, encoder="mine", width=1, source_hash="x")
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config.extract.stores = {"extra": str(tmp_path)}
+    other = Context(ml_collections.FrozenConfigDict(config), tmp_path / "run", context.mesh)
+    other.workdir.mkdir()
+    other.folder("prepare").symlink_to(context.folder("prepare"))
+    with pytest.raises(InputError, match="no training video has any extra; leave it out of"):
+        modalities.extract_modality(other, "extra", ["validation", "train"])
+
+
 def timed(context, folder, rate, counts, track="va"):
     """A context whose store has `rate` rows a second: video -> how many, counted from 1."""
     for name, count in counts.items():
