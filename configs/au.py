@@ -16,7 +16,8 @@ The argument names a system, a scale, or both as `ctyun,paper`. The systems `cty
     paper   Aff-Wild2 itself, ViT-B/16 at 224 pixels: an accelerator
 
 With the word `together`, as in `demo,together`, VA, EXPR and AU are learnt by one model; this track
-decides which parameters are kept, and its predictions go on.
+decides which parameters are kept, and its predictions go on. Of `ctyun` that holds for the sequence
+model: its encoder learns EXPR alone.
 
 With the name of an ablation, as in `ctyun,without_tcn`, it is the system without one of its
 parts; configs/ablations.py has them.

@@ -10,7 +10,8 @@ face, of sound and of words; --config.sequence.modalities='("face",)' takes the 
 is one window; of a longer one a frame is drawn from each of `sequence.length` equal parts. There is
 nothing to smooth: a clip is one row. At paper scale its values are those of `fuxi` (arXiv
 2403.10825), without sound and transcripts, with a transformer in place of the recurrent network,
-and with an encoder tuned on EMI in place of AU; what that paper does not publish says so.
+and with an encoder tuned on EMI in place of AU, unless --config.finetune.encoder=RUN takes that of
+a finished run of configs/au.py:fuxi,paper; what that paper does not publish says so.
 
 The argument names a scale (or the system, or both as `mae_transformer,paper`):
 
@@ -97,7 +98,8 @@ def _paper(config: ConfigDict) -> None:
         ),
         norm_pix_loss=False,  # not published; MSE on the masked patches: paper
     )
-    # Not published: the paper tunes its encoder on AU. The other values are those of EXPR.
+    # Not published: the paper tunes its encoder on AU, see finetune.encoder. The other values are
+    # those of EXPR.
     config.finetune.epochs = 2.0
     config.sequence.update(
         length=32,  # paper: a frame of each of 32 equal parts

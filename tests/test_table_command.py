@@ -1,6 +1,7 @@
 """The command that makes one table of finished runs, on made-up work directories."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -139,6 +140,21 @@ def test_an_ablation_stands_against_its_whole_system(tmp_path, capsys):
     assert found["low"] < found["value"] < found["high"] < 0
     assert lines[0].count("final - whole") == 1
     assert "final - whole" not in table(capsys, tmp_path / "b", tmp_path / "d")[0][0]
+
+
+def test_where_frames_are_of_another_track_nothing_is_held_against_them(tmp_path, capsys):
+    for name in "ab":
+        make_run(tmp_path / name, VA)
+    shutil.rmtree(tmp_path / "b" / "extract" / "predictions")
+    for path in (tmp_path / "b" / "ensemble").glob("*.json"):
+        found = json.loads(path.read_text())
+        write_json(path, {name: record for name, record in found.items() if name != "frames"})
+    lines, record, errors = table(capsys, tmp_path / "a", tmp_path / "b")
+    whole, without = record["rows"]
+    of_frames = ("frames", "decided", "over_frames", "over_decided")
+    assert all(whole[key] and without[key] is None for key in of_frames) and not errors
+    assert without["final"] == whole["final"]
+    assert [cell.strip() for cell in lines[3].split("|")[4:6]] == ["", ""]
 
 
 def test_runs_of_other_labels_are_told_apart(tmp_path, capsys):

@@ -18,10 +18,10 @@ from abaw_jax.recipe import Context
 from abaw_jax.stages import extract, finetune, modalities, pretrain, sequence
 from abaw_jax.stages.check import check_config
 from abaw_jax.stages.disk import FOUND
-from abaw_jax.stages.encoder import frames_track, given_folder
+from abaw_jax.stages.encoder import FITTING, frames_track, given_folder
 from abaw_jax.tracks import EXPR, VA
 from abaw_jax.training.partition import make_mesh
-from configs import expr, va
+from configs import au, emi, expr, va
 
 ROWS = 12
 VIDEOS = {"train": ("1", "2", "3"), "validation": ("4", "5")}
@@ -230,6 +230,18 @@ def test_what_another_track_cannot_be_or_do_is_named(changes, named):
         config[section][key] = value
     with pytest.raises(InputError, match=named):
         check(config)
+
+
+@pytest.mark.parametrize("scale", ["demo", "tiny", "paper"])
+def test_the_papers_encoders_fit_where_they_are_taken(scale):
+    """Of ctyun that of EXPR, for VA and AU; of fuxi that of AU, for EMI."""
+    for source, taker in (
+        (expr.get_config(f"ctyun,{scale}"), va.get_config(f"ctyun,{scale}")),
+        (expr.get_config(f"ctyun,{scale}"), au.get_config(f"ctyun,{scale}")),
+        (au.get_config(f"fuxi,{scale}"), emi.get_config(scale)),
+    ):
+        for part, keys in FITTING.items():
+            assert all(source[part][key] == taker[part][key] for key in keys)
 
 
 def test_without_another_track_all_is_as_it_was():

@@ -229,6 +229,20 @@ def test_unlabelled_frames_do_not_enter_the_running_statistics():
     jax.tree.map(np.testing.assert_array_equal, aux.model_state, model_state)
 
 
+def test_windows_of_no_labels_weigh_nothing_and_move_nothing():
+    """By a loss that judges rows together, and one window is padding alone."""
+    task = make_sequences_task(SEQUENCE.clone(outputs=2), VA)
+    batch = window_batch() | {"label": np.full((3, 7, 2), -5, np.float32)}
+    batch["mask"][1] = False
+    params, state = jax.jit(task.init)(jax.random.key(0), batch)
+    gradient = jax.value_and_grad(lambda p: task.loss(p, state, batch, RNGS, True), has_aux=True)
+    (value, aux), found = jax.jit(gradient)(params)
+    assert value == 0 and aux.weight == 0
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(found))
+    for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(aux.model_state), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-6)
+
+
 def test_reconstruction_is_scored_on_masked_patches_of_real_rows():
     model = MAE(VIT, decoder_width=8, decoder_depth=1, decoder_heads=2, mask_ratio=0.5)
     task = make_reconstruct_task(model, normalise=NORMALISE, norm_pix_loss=False)
