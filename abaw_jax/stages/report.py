@@ -19,6 +19,7 @@ from abaw_jax.files import read_json
 from abaw_jax.recipe import Context, stage_row
 from abaw_jax.stages.combine import Combined
 from abaw_jax.stages.members import ALL, read_members
+from abaw_jax.stages.views import further_views
 from abaw_jax.tracks.track import Summary, Track
 
 
@@ -44,7 +45,11 @@ def evidence(
 
 def histories(context: Context) -> dict[str, dict[str, pathlib.Path]]:
     """Stage that trained -> model of it -> its learning curves."""
-    stages = {"pretrain": [ALL], "finetune": [ALL], "sequence": list(read_members(context))}
+    stages = {
+        "pretrain": [ALL],
+        "finetune": [ALL, *further_views(context)],
+        "sequence": list(read_members(context)),
+    }
     found = {}
     for stage, models in stages.items():
         folder = context.folder(stage)

@@ -126,6 +126,13 @@ def test_learning_curves_of_every_model(make_context):
     members = alone | {name: folder / name / "metrics.jsonl" for name in ("fold1", "face")}
     assert report.histories(context) == {"finetune": tuned, "sequence": members}
     config = ml_collections.ConfigDict(context.config)
+    config.finetune.views = ("face", "eyes_mouth")
+    (context.folder("finetune") / "eyes_mouth").mkdir()
+    view = {"eyes_mouth": context.folder("finetune") / "eyes_mouth" / "metrics.jsonl"}
+    view["eyes_mouth"].write_text("")
+    views = dataclasses.replace(context, config=ml_collections.FrozenConfigDict(config))
+    assert report.histories(views)["finetune"] == tuned | view
+    config.finetune.views = ("face",)
     config.sequence.epochs = 0.0  # whatever an earlier run left there
     frames = dataclasses.replace(context, config=ml_collections.FrozenConfigDict(config))
     assert report.histories(frames) == {"finetune": tuned}
