@@ -81,12 +81,14 @@ class Run:
     """A finished run.
 
     row: of the table; of a score with an interval {'value', 'low', 'high'}, the last two None where
-    nothing can be drawn: of one recording, or a set of images. final: of its final predictions.
-    drawn: arguments of `bootstrap` and `compare`, None where nothing can be drawn.
+    nothing can be drawn: of one recording, or a set of images. whole: of an ablation, the name of
+    the whole system's config, else ''. final: of its final predictions. drawn: arguments of
+    `bootstrap` and `compare`, None where nothing can be drawn.
     """
 
     row: dict[str, Any]
     track: Track
+    whole: str
     final: VideoStatistics
     drawn: Mapping[str, Any] | None
 
@@ -130,22 +132,16 @@ def read_run(folder: pathlib.Path, resamples: int = RESAMPLES) -> Run:
         "minutes": results["seconds"] / 60,
         "commit": results["git"],
     }
-    return Run(row, track, final, drawn)
+    return Run(row, track, context.config.get("whole", ""), final, drawn)
 
 
 def against_whole(run: Run, runs: Sequence[Run]) -> dict[str, float | None] | None:
-    """An ablation's score less that of the whole system: of the run among `runs` of whose config's
-    name its own is a longer form, on the same labels. None where there is no such run."""
-    name, labels = run.row["config"], run.row["split_hash"]
-    found = [
-        other
-        for other in runs
-        if name.startswith(f"{other.row['config']}-") and other.row["split_hash"] == labels
-    ]
-    if not found:
-        return None
-    whole = max(found, key=lambda other: len(other.row["config"]))
-    return _gain(run.final, whole.final, run.track, run.drawn)
+    """An ablation's score less that of the whole system: of the first run among `runs` that has the
+    name of its config, on the same labels. None where there is no such run."""
+    for other in runs:
+        if (other.row["config"], other.row["split_hash"]) == (run.whole, run.row["split_hash"]):
+            return _gain(run.final, other.final, run.track, run.drawn)
+    return None
 
 
 def _open(folder: pathlib.Path) -> tuple[Context, dict[str, Any]]:
@@ -272,7 +268,9 @@ def _run(options: flags.FlagValues, rest: Sequence[str], track: None) -> dict[st
     rows = [run.row | {"over_whole": against_whole(run, runs)} for run in runs]
     order = [found.name for found in TRACKS.values()]
     rows.sort(key=lambda row: (order.index(row["track"]), row["system"], row["run"]))
-    shown = {head: key for head, key in COLUMNS.items() if any(row[key] for row in rows)}
+    shown = {
+        head: key for head, key in COLUMNS.items() if any(row[key] is not None for row in rows)
+    }
     table = [{head: _cell(key, row[key]) for head, key in shown.items()} for row in rows]
     print(markdown_table(table))
     for note in _notes(rows, options.resamples):

@@ -1,11 +1,12 @@
 """Ablations: a system without one of its parts, or with another in its place, as papers compare
-them; a word of a config's argument.
+them or a reader would; a word of a config's argument.
 
     python -m abaw_jax.main --config=configs/va.py:ctyun,demo,without_tcn
 
 Each changes a config as its system's scale has made it; `base.ablate` refuses one that changes
-nothing. Other values that the papers compare are one key: sequence.mask_rate (`masked_vit`: .2, .5,
-.8), sequence.mask_unit, sequence.head, finetune.pooling, sequence.scenes, sequence.folds.
+nothing. Others are one key: sequence.mask_rate (`masked_vit` compares .2, .5 and .8),
+sequence.mask_unit, sequence.head, finetune.pooling, sequence.collaborate.epochs, sequence.scenes,
+sequence.folds.
 
 Figures beside them are the papers': VA / EXPR / AU on the official validation set. Where there are
 none, they are not known to us.
@@ -49,10 +50,10 @@ def _plain_loss(config: ConfigDict) -> None:
 
 
 def _learn_from(config: ConfigDict, modalities: Sequence[str]) -> None:
-    """These modalities, with no encoder tuned in vain, and nothing to fuse where there is one."""
-    sequence, tuned = config.sequence, config.finetune
+    """These modalities, and nothing to fuse where there is one. All views' encoders are tuned, as
+    of the whole system, whose run may lend them."""
+    sequence = config.sequence
     sequence.modalities = tuple(modalities)
-    tuned.views = tuple(view for view in tuned.views if view == FACE or view in modalities)
     if len(modalities) > 1:
         return
     sequence.apart = False
@@ -69,7 +70,6 @@ def _face_alone(config: ConfigDict) -> None:
 
 
 def _eyes_mouth_alone(config: ConfigDict) -> None:
-    """The face's encoder is tuned too: the scores of single frames are its own."""
     if COMPOSITE in config.sequence.modalities:
         _learn_from(config, [COMPOSITE])
 

@@ -102,6 +102,11 @@ def together(config: ConfigDict, arg: str, scale: str) -> None:
     config.name += f"-{TOGETHER}"
     config.corpus.also = tuple(key for key in SHARED if key != config.track)
     for key in config.corpus.also:
+        if key not in SYSTEMS[config.system]:
+            raise ValueError(
+                f"configs/{config.track}.py:{arg}: {config.system} does not cover {key}; leave "
+                f"{TOGETHER!r} out, or name a system of {', '.join(SHARED)}"
+            )
         own = importlib.import_module(f"configs.{key}").get_config(f"{config.system},{scale}")
         for section in ("sequence",) if config.finetune.track else ("finetune", "sequence"):
             loss = {name: own[section][name] for name in LOSS_KEYS if name in own[section]}
@@ -123,7 +128,7 @@ def ablate(
                 f"configs/{config.track}.py:{arg}: {name!r} changes nothing of {config.system} at "
                 f"scale {scale!r}; it is for {', '.join(found) or 'no system of this track'}"
             )
-        config.name += f"-{name}"
+        config.whole, config.name = config.name, f"{config.name}-{name}"
 
 
 def _has_part(track: str, system: str, scale: str, ablation: str) -> bool:
@@ -174,6 +179,7 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
     config.track = track
     config.system = system
     config.name = f"{track}-{scale}"
+    config.whole = ""  # of an ablation, the name of the whole system's config
     config.seed = 0
     config.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # -1: all devices that are left
     config.threads = 2  # readers of images

@@ -51,6 +51,7 @@ def ablations_of(key, system, scale):
         check_config(config, make_mesh())
         plain = module.get_config(f"{system},{scale}")
         assert config.is_locked and config.name == f"{plain.name}-{name}"
+        assert (config.whole, plain.whole) == (plain.name, "")
         found.add(name)
     return found
 
@@ -70,9 +71,9 @@ def test_ablations_of_the_default_system():
 
 
 def changed_keys(arguments):
-    """Keys that two configs of EXPR have unlike, by section; without the name."""
+    """Keys that two configs of EXPR have unlike, by section; without the names."""
     one, other = (expr.get_config(argument).to_dict() for argument in arguments)
-    one.pop("name")
+    one.pop("name"), one.pop("whole")
     return {
         section: {k for k in values if other[section][k] != values[k]}
         for section, values in one.items()
@@ -92,11 +93,7 @@ def changed_keys(arguments):
         ("emotic_mae", "fuse_mean", {"sequence": {"fuse"}}),
         ("emotic_mae", "fuse_concatenation", {"sequence": {"fuse", "width"}}),
         ("emotic_mae", "eyes_mouth_alone", {"sequence": {"modalities", "fuse", "project"}}),
-        (
-            "emotic_mae",
-            "face_alone",
-            {"finetune": {"views"}, "sequence": {"modalities", "fuse", "project"}},
-        ),
+        ("emotic_mae", "face_alone", {"sequence": {"modalities", "fuse", "project"}}),
     ],
 )
 def test_an_ablation_changes_its_part_alone(system, name, changed):
@@ -153,7 +150,8 @@ def test_an_ablation_of_several_tracks_at_once_is_of_each_that_has_the_part():
 def test_ablations_that_cannot_be_are_refused_by_name():
     refused = {
         "ctyun,without_masking": "changes nothing of ctyun at scale 'demo'; it is for masked_vit",
-        "faces,fuse_mean": "of mae_transformer at scale 'faces'; it is for no system of this track",
+        "faces,fuse_mean": "of mae_transformer at scale 'faces'; it is for emotic_mae",
+        "faces,without_sound": "at scale 'faces'; it is for no system of this track",
         "fuxi,without_sound,plain_loss": "and plain_loss; name one ablation at most",
         "ctyun,without_tnc": r"'without_tnc' is neither .* nor an ablation \(without_finetuning, ",
     }

@@ -254,7 +254,9 @@ def test_emotic_mae_has_as_many_parameters_as_described_and_two_views_tuned_alik
     np.testing.assert_allclose(
         [rate(step) for step in (0, 4, 5, 19)], [1e-4, 1e-4, 5e-5, 1.25e-5], rtol=1e-6
     )
-    with pytest.raises(ValueError, match="emotic_mae.py is for expr; name one of"):
+    with pytest.raises(
+        ValueError, match="expr.py:emotic_mae,tiny,together: emotic_mae does not cover va;"
+    ):
         CONFIGS["expr"].get_config("emotic_mae,tiny,together")
 
 
@@ -338,7 +340,7 @@ def test_paper_scales_differ_where_the_papers_do():
 @pytest.mark.parametrize("key", TRACK_KEYS)
 def test_sections_belong_to_stages(key):
     used = {section.split(".")[0] for stage in STAGES.values() for section in stage.sections}
-    assert set(CONFIGS[key].get_config()) - used == {"system", "name", "mesh", "threads"}
+    assert set(CONFIGS[key].get_config()) - used == {"system", "name", "whole", "mesh", "threads"}
 
 
 @pytest.mark.parametrize("argument", ["tiny,paper", "ctyun,fuxi", "ctyun,tiny,ctyun"])

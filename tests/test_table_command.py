@@ -132,6 +132,9 @@ def test_an_ablation_stands_against_its_whole_system(tmp_path, capsys):
     for name, system in names.items():
         # c has other labels.
         make_run(tmp_path / name, VA, system, seed=name == "c", noise=0.3 if name == "a" else 0.5)
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        whole = "va-ctyun" if "without" in system else ""
+        write_json(tmp_path / name / "config.json", config | {"whole": whole})
     lines, record, _ = table(capsys, *(tmp_path / name for name in "abcd"))
     rows = {row["run"]: row for row in record["rows"]}
     assert [name for name, row in rows.items() if row["over_whole"]] == ["b"]

@@ -34,6 +34,7 @@ from abaw_jax.stages.parts import (
     parse_weight_rule,
     section_tracks,
 )
+from abaw_jax.stages.prepare import make_cleaning
 from abaw_jax.stages.views import check_views
 from abaw_jax.tasks.goals import check_tracks
 from abaw_jax.tracks import TRACKS, Track
@@ -104,6 +105,8 @@ def check_config(config: Any, mesh: Mesh) -> None:
         raise InputError(
             f"config.pretrain.mask_ratio: {config.pretrain.mask_ratio}; expected 0 up to below 1"
         )
+    with _within("config.corpus"):
+        make_cleaning(config.corpus)
     _check_frozen(config)
     check_views(config)
     check_encoder(config)

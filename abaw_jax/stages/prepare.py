@@ -98,7 +98,7 @@ def run(context: Context) -> dict:
         sets[name] = read_corpus(**keys), _damage_limit(corpus | section)
     limit = _damage_limit(corpus)
     summary = write_corpus(
-        folder / "records", corpus["kind"], splits, max_damaged=limit, clean=_cleaning(corpus)
+        folder / "records", corpus["kind"], splits, max_damaged=limit, clean=make_cleaning(corpus)
     )
     for name, (images, limit) in sets.items():
         write_corpus(folder / "images" / name, name, images, max_damaged=limit)
@@ -127,7 +127,7 @@ def read_persons(context: Context) -> dict[str, str] | None:
     return read_json(context.folder("prepare") / PERSONS) if _persons_path(context) else None
 
 
-def _cleaning(corpus: dict) -> Cleaning:
+def make_cleaning(corpus: Any) -> Cleaning:
     """What the corpus section asks of a training crop, where it has a part `clean`."""
     return Cleaning(**corpus.get("clean", {}))
 

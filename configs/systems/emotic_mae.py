@@ -27,7 +27,8 @@ def _model(config: ConfigDict) -> None:
     views = ("face", "eyes_mouth")  # paper
     config.finetune.views = config.sequence.modalities = views
     for section in (config.finetune, config.sequence):
-        # Weighted cross-entropy: paper, plain in the code; which weights: not published.
+        # Weighted cross-entropy: paper, of the encoders, plain in the code; which weights, and
+        # whether the fusion's is weighted: not published.
         section.update(loss="cross_entropy", label_smoothing=0.0, class_weights="inverse")
     config.sequence.update(
         apart=False,

@@ -27,6 +27,12 @@ def test_impossible_numbers_of_frozen_blocks_are_named(config, count, epochs, na
         check_config(config, make_mesh())
 
 
+def test_a_limit_of_cleaning_that_cannot_be_is_named(config):
+    config.corpus.clean.min_side = -1
+    with pytest.raises(InputError, match=r"^config.corpus: clean.min_side: -1; expected 0"):
+        check_config(config, make_mesh())
+
+
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
