@@ -18,14 +18,12 @@ interpreter with torch and transformers where this one has none; without a peer,
 """
 
 import argparse
-import importlib.metadata
 import json
 import os
 import pathlib
-import statistics
-import subprocess
 import sys
-import time
+
+import steps
 
 # From a checkout, without being installed.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -47,106 +45,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=CASES, default=["Ti", "S", "B"])
     parser.add_argument("--small", action="store_true", help=f"the sizes {', '.join(SMALL)}")
-    parser.add_argument("--steps", type=int, default=8, help="timed steps of a process")
-    parser.add_argument("--repeats", type=int, default=3, help="processes of each side")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--peer-python", default=sys.executable)
-    parser.add_argument("--worker", choices=["ours", "peer"], help=argparse.SUPPRESS)
+    steps.add_options(parser, steps=8)
     args = parser.parse_args()
     if args.worker:
         worker = {"ours": time_ours, "peer": time_peer}[args.worker]
         print(json.dumps(worker(CASES[args.sizes[0]], args.steps)))
         return
     for size in SMALL if args.small else args.sizes:
-        print(json.dumps(compare(size, args)), flush=True)
-
-
-def compare(size: str, args: argparse.Namespace) -> dict:
-    """Time both by turns; the result line of one case."""
-    ours, peer, reason = [], [], None
-    for _ in range(args.repeats):
-        ours.append(run_worker("ours", sys.executable, size, args))
-        if reason is None:
-            try:
-                peer.append(run_worker("peer", args.peer_python, size, args))
-            except RuntimeError as error:
-                reason = str(error)
-
-    def median(runs, key):
-        return statistics.median(run[key] for run in runs) if runs else None
-
-    def rounded(value, digits):
-        return None if value is None else round(value, digits)
-
-    rate, peer_rate = median(ours, "rate"), median(peer, "rate")
-    line = {
-        "case": f"mae-step-{size}",
-        "ours": rounded(rate, 2),
-        "unit": "images/s",
-        "peer": rounded(peer_rate, 2),
-        "ratio": rounded(rate / peer_rate, 2) if peer else None,
-        "peer_name": "transformers ViTMAEForPreTraining + torch.optim.AdamW",
-        "ours_all": [round(run["rate"], 2) for run in ours],
-        "peer_all": [round(run["rate"], 2) for run in peer],
-        "ours_cpu_ms": rounded(median(ours, "cpu_ms"), 2),
-        "peer_cpu_ms": rounded(median(peer, "cpu_ms"), 2),
-        "batch_size": CASES[size][2],
-        "steps": args.steps,
-        "threads": args.threads,
-        "glibc_tunables": environment(args.threads).get("GLIBC_TUNABLES"),
-        "versions": ours[0]["versions"] | (peer[0]["versions"] if peer else {}),
-    }
-    return line if reason is None else line | {"reason": reason}
-
-
-def environment(threads: int) -> dict:
-    from abaw_jax.memory import TUNABLES
-
-    own = {"OMP_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu"}
-    return {"GLIBC_TUNABLES": TUNABLES, **os.environ, **own}
-
-
-def run_worker(name: str, python: str, size: str, args: argparse.Namespace) -> dict:
-    """Run one timing in its own process. Raises RuntimeError with the last line it printed."""
-    command = [python, __file__, "--worker", name, "--sizes", size, "--steps", str(args.steps)]
-    cores = sorted(os.sched_getaffinity(0))
-    if args.threads > len(cores):
-        sys.exit(f"benchmarks/mae_step.py: --threads {args.threads}, but {len(cores)} cores")
-    try:
-        run = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            env=environment(args.threads),
-            preexec_fn=lambda: os.sched_setaffinity(0, cores[: args.threads]),
+        line = steps.compare(
+            __file__,
+            f"mae-step-{size}",
+            "transformers ViTMAEForPreTraining + torch.optim.AdamW",
+            CASES[size][2],
+            ["--sizes", size],
+            args,
+            unit="images/s",
         )
-    except OSError as error:
-        raise RuntimeError(f"{python}: {error.strerror}") from error
-    if run.returncode:
-        last = (run.stderr.strip().splitlines() or ["no message"])[-1]
-        if name == "ours":
-            sys.exit(f"benchmarks/mae_step.py: {size} failed: {last}")
-        raise RuntimeError(f"{python}: {last}")
-    return json.loads(run.stdout.splitlines()[-1])
+        print(json.dumps(line), flush=True)
 
 
-def time_steps(step, batch_size: int, steps: int) -> dict:
-    """Median images a second and processor milliseconds an image, after two uncounted steps."""
-    wall, cpu = [], []
-    for n in range(steps + 2):
-        start = time.perf_counter(), time.process_time()
-        step()
-        if n >= 2:
-            wall.append(time.perf_counter() - start[0])
-            cpu.append(time.process_time() - start[1])
-    return {
-        "rate": batch_size / statistics.median(wall),
-        "cpu_ms": 1e3 * statistics.median(cpu) / batch_size,
-    }
-
-
-def time_ours(case: tuple, steps: int) -> dict:
-    import jax
+def time_ours(case: tuple, count: int) -> dict:
     import numpy as np
 
     from abaw_jax.models.mae import MAE
@@ -154,8 +72,6 @@ def time_ours(case: tuple, steps: int) -> dict:
     from abaw_jax.tasks.reconstruct import make_reconstruct_task
     from abaw_jax.tasks.task import normalise_by_channel
     from abaw_jax.training.optim import make_optimizer
-    from abaw_jax.training.partition import make_mesh
-    from abaw_jax.training.step import abstract_state, jit_train_step, make_train_step, put_batch
 
     image, patch, batch_size, encoder, decoder = case
     model = MAE(ViT(image, patch, *encoder), *decoder)
@@ -165,24 +81,11 @@ def time_ours(case: tuple, steps: int) -> dict:
         lr=LR, steps=1000, b1=BETAS[0], b2=BETAS[1], weight_decay=WEIGHT_DECAY
     )
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, image, image, 3), np.uint8)
-    mesh = make_mesh()
-    init, abstract = abstract_state(task, optimizer, seed=0, batch={"image": pixels}, mesh=mesh)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    train_step = jit_train_step(make_train_step(task, optimizer, seed=0), shardings, mesh)
-    state = init()
-
-    def step():
-        nonlocal state
-        state, metrics = train_step(state, put_batch({"image": pixels}, mesh))
-        jax.block_until_ready((state, metrics))
-
-    found = time_steps(step, batch_size, steps)
-    names = ("jax", "jaxlib", "flax", "optax")
-    versions = {name: importlib.metadata.version(name) for name in names}
-    return found | {"versions": versions | {"python": sys.version.split()[0]}}
+    step, figures = steps.jax_step(task, optimizer, {"image": pixels})
+    return steps.time_steps(step, batch_size, count) | figures
 
 
-def time_peer(case: tuple, steps: int) -> dict:
+def time_peer(case: tuple, count: int) -> dict:
     import torch
     from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
@@ -215,9 +118,8 @@ def time_peer(case: tuple, steps: int) -> dict:
         model(pixels).loss.backward()
         optimizer.step()
 
-    found = time_steps(step, batch_size, steps)
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
-    return found | {"versions": versions}
+    found = steps.time_steps(step, batch_size, count)
+    return found | {"versions": steps.versions("torch", "transformers")}
 
 
 if __name__ == "__main__":

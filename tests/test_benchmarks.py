@@ -21,6 +21,11 @@ FOLDER = pathlib.Path(__file__).resolve().parent.parent / "benchmarks"
             "mae-step-16px-16x1",
         ),
         (
+            "sequence_step.py",
+            ("--cases", "tiny", "--steps", "1", "--threads", "1"),
+            "sequence-step-tiny",
+        ),
+        (
             "input.py",
             ("--cases", "eval", "--images", "16", "--batch-size", "8", "--threads", "1"),
             "input-eval-224",
