@@ -1,4 +1,7 @@
-"""Bidirectional GRU encoder of a whole sequence, as in `fuxi`'s EMI part (arXiv 2403.10825)."""
+"""Bidirectional GRU encoders of whole sequences, and what is said of a clip by several of them: the
+EMI part of `fuxi` (arXiv 2403.10825)."""
+
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
@@ -7,6 +10,7 @@ from einops import rearrange
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Float32
 
+from abaw_jax.models.fusion import Pointwise
 from abaw_jax.models.layers import AnyArray, Dense, DenseGeneral, LayerNorm
 
 
@@ -94,3 +98,38 @@ class GRUEncoder(nn.Module):
         states = LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(states)
         _, final = BidirectionalGRU(self.width, self.dtype, name="layers_1")(states, mask)
         return jax.nn.leaky_relu(Dense(self.outputs, dtype=self.dtype, name="project")(final), 0.01)
+
+
+class ClipModel(nn.Module):
+    """Modalities of clips, each on a time axis of its own -> logits of the clips (B, C).
+
+    features: name -> (B, T, D + 1), T and D of each its own; the last number of a row is 1, or 0
+    where there is none, whatever else it holds. A `GRUEncoder` a modality, encoder_<name>, of
+    states `width` wide each way and `vector` numbers out; these side by side in the order of the
+    names, dropout, Linear to `head_width`, LeakyReLU, Linear. Of a modality that a clip lacks the
+    states are zeros, and its numbers a constant that is learnt. feature_dropout: of what goes in.
+
+    Not published, and chosen here: all widths, LeakyReLU's slope (torch's, 0.01).
+    """
+
+    width: int
+    vector: int
+    head_width: int
+    outputs: int
+    dropout: float = 0.0
+    feature_dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, features: Mapping[str, Float[AnyArray, "B _ _"]], *, train: bool = False
+    ) -> Float32[jax.Array, "B {self.outputs}"]:
+        parts = []
+        for name in sorted(features):
+            x, mask = features[name][..., :-1], features[name][..., -1] > 0
+            x = nn.Dropout(self.feature_dropout, deterministic=not train)(x)
+            encoder = GRUEncoder(self.width, self.vector, self.dtype, name=f"encoder_{name}")
+            parts.append(encoder(x, mask))
+        widths = self.head_width, self.outputs
+        head = Pointwise(widths, 0.01, self.dropout, self.dtype, name="head")
+        return head(*parts, train=train).astype(jnp.float32)

@@ -29,6 +29,9 @@ RULES = (
         r"/kernel",
         P(None, "fsdp"),
     ),
+    (r"(.*/)?encoder_[^/]+/layers_\d+/input/kernel", P(None, None, None, "fsdp")),
+    # Used anew at each time: where it is split, each time would wait for the others.
+    (r"(.*/)?encoder_[^/]+/layers_\d+/kernel", P()),
     (r"(.*/)?tcn/layers_\d+/conv[12]/kernel", P(None, None, "fsdp")),
     (r"(.*/)?(decoder_embed|head(_[a-z\d]+)?(/fc[12])?)/kernel", P("fsdp", None)),
 )

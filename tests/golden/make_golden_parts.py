@@ -110,34 +110,52 @@ def make_tcn(bound, name, widths):
     return nn.Sequential(*blocks)
 
 
+def draw_gru(draw, name, width_in, width, outputs):
+    for n, inputs in enumerate((width_in, 2 * width)):
+        draw.dense(f"{name}layers_{n}/input", (inputs,), (2, 3, width))
+        draw(f"{name}layers_{n}/kernel", (2, width, 3, width))
+        draw(f"{name}layers_{n}/bias", (2, 3, width), 0.1)
+    draw.norm(f"{name}norm", 2 * width)
+    draw.dense(f"{name}project", (2 * width,), (outputs,))
+
+
+class GRU(nn.Module):
+    """Two bidirectional layers over packed sequences, LayerNorm between; both final states of the
+    second, Linear, LeakyReLU."""
+
+    def __init__(self, bound, name, width_in, width, outputs):
+        super().__init__()
+        layers = []
+        for n, inputs in enumerate((width_in, 2 * width)):
+            gru = nn.GRU(inputs, width, batch_first=True, bidirectional=True)
+            of = f"{name}layers_{n}"
+            weights = (gru.weight_ih_l0, gru.weight_ih_l0_reverse)
+            bound.directions(f"{of}/input/kernel", weights, 1)
+            bound.directions(f"{of}/kernel", (gru.weight_hh_l0, gru.weight_hh_l0_reverse))
+            bound.directions(f"{of}/input/bias", (gru.bias_ih_l0, gru.bias_ih_l0_reverse))
+            bound.directions(f"{of}/bias", (gru.bias_hh_l0, gru.bias_hh_l0_reverse))
+            layers.append(gru)
+        self.layers, self.norm = nn.ModuleList(layers), nn.LayerNorm(2 * width)
+        self.project = bound.dense(f"{name}project", 2 * width, outputs)
+        bound.norm(f"{name}norm", self.norm)
+
+    def forward(self, x, lengths):
+        pack = {"batch_first": True, "enforce_sorted": False}
+        states, _ = self.layers[0](pack_padded_sequence(x, lengths, **pack))
+        states = self.norm(pad_packed_sequence(states, batch_first=True)[0])
+        _, final = self.layers[1](pack_padded_sequence(states, lengths, **pack))
+        return nn.LeakyReLU()(self.project(torch.cat([final[0], final[1]], 1)))
+
+
 def gru_case():
     draw, given = Draw(23), Draw(24)
-    for n, width in enumerate((6, 2 * GRU_WIDTH)):
-        draw.dense(f"layers_{n}/input", (width,), (2, 3, GRU_WIDTH))
-        draw(f"layers_{n}/kernel", (2, GRU_WIDTH, 3, GRU_WIDTH))
-        draw(f"layers_{n}/bias", (2, 3, GRU_WIDTH), 0.1)
-    draw.norm("norm", 2 * GRU_WIDTH)
-    draw.dense("project", (2 * GRU_WIDTH,), (4,))
+    draw_gru(draw, "", 6, GRU_WIDTH, 4)
     x = given("features", (3, 7, 6), 0.4).requires_grad_()
     probe = given("probe", (3, 4), 0.4)
     lengths = torch.tensor(LENGTHS)
     given.kept["mask"] = (torch.arange(7)[None] < lengths[:, None]).numpy()
-    bound, layers = PartsBound(draw), []
-    for n, width in enumerate((6, 2 * GRU_WIDTH)):
-        gru = nn.GRU(width, GRU_WIDTH, batch_first=True, bidirectional=True)
-        name = f"layers_{n}"
-        bound.directions(f"{name}/input/kernel", (gru.weight_ih_l0, gru.weight_ih_l0_reverse), 1)
-        bound.directions(f"{name}/kernel", (gru.weight_hh_l0, gru.weight_hh_l0_reverse))
-        bound.directions(f"{name}/input/bias", (gru.bias_ih_l0, gru.bias_ih_l0_reverse))
-        bound.directions(f"{name}/bias", (gru.bias_hh_l0, gru.bias_hh_l0_reverse))
-        layers.append(gru)
-    norm, project = nn.LayerNorm(2 * GRU_WIDTH), bound.dense("project", 2 * GRU_WIDTH, 4)
-    bound.norm("norm", norm)
-    pack = {"batch_first": True, "enforce_sorted": False}
-    states, _ = layers[0](pack_padded_sequence(x, lengths, **pack))
-    states = norm(pad_packed_sequence(states, batch_first=True)[0])
-    _, final = layers[1](pack_padded_sequence(states, lengths, **pack))
-    out = nn.LeakyReLU()(project(torch.cat([final[0], final[1]], 1)))
+    bound = PartsBound(draw)
+    out = GRU(bound, "", 6, GRU_WIDTH, 4)(x, lengths)
     (out * probe).sum().backward()
     return draw, given, results(bound, output=out, input_gradient=x.grad)
 
@@ -344,6 +362,40 @@ def fuxi_second_case():
     return draw, given, found | {"difficulty": difficulty.numpy(), "a": np.float32(a)}
 
 
+FUXI_CLIPS = {  # modality -> width, and how many rows each of four clips has of it
+    "frames": (6, (8, 8, 3, 1)),
+    "sound": (5, (11, 2, 11, 0)),
+    "words": (3, (2, 5, 1, 3)),
+}
+
+
+def fuxi_emi_case():
+    """A GRU a modality, each over its own rows; side by side, Linear, LeakyReLU, Linear; EMI: MSE.
+
+    The fourth clip has no sound, of which the states are zeros, and the second no label.
+    """
+    draw, given, parts = Draw(42), Draw(43), []
+    for name, (width, _) in FUXI_CLIPS.items():
+        draw_gru(draw, f"encoder_{name}/", width, 4, 5)
+    draw.dense("head/fc1", (15,), (7,))
+    draw.dense("head/fc2", (7,), (6,))
+    bound = PartsBound(draw)
+    for name, (width, counts) in FUXI_CLIPS.items():
+        x, lengths = given(name, (4, max(counts), width), 0.4), torch.tensor(counts)
+        given.kept[f"mask/{name}"] = (torch.arange(max(counts)) < lengths[:, None]).numpy()
+        encoder, some = GRU(bound, f"encoder_{name}/", width, 4, 5), lengths > 0
+        absent = nn.LeakyReLU()(encoder.project(torch.zeros(8)))
+        vectors = absent.repeat(4, 1).index_put((some,), encoder(x[some], lengths[some]))
+        parts.append(vectors)
+    fc1, fc2 = bound.dense("head/fc1", 15, 7), bound.dense("head/fc2", 7, 6)
+    logits = fc2(nn.LeakyReLU()(fc1(torch.cat(parts, 1))))
+    valid = torch.tensor([True, False, True, True])
+    given.kept["valid"] = valid.numpy()
+    loss = nn.functional.mse_loss(logits[valid], given("labels", (4, 6), 0.1, 0.5)[valid])
+    loss.backward()
+    return draw, given, results(bound, logits=logits, loss=loss)
+
+
 def masked_vit_case():
     """Sin-cos positions, encoder, all frames into one head; AU: focal loss with class weights. The
     last window's last frame has no label."""
@@ -398,6 +450,7 @@ def main(folder):
         "system_ctyun": ctyun_case(),
         "system_fuxi": fuxi_case(),
         "system_fuxi_second": fuxi_second_case(),
+        "system_fuxi_emi": fuxi_emi_case(),
         "system_masked_vit": masked_vit_case(),
         "system_emotic_mae": emotic_mae_case(),
     }

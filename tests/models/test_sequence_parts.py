@@ -13,7 +13,7 @@ from abaw_jax.models import fusion
 from abaw_jax.models.fusion import Pointwise, TwoViewFusion, scalar_attention
 from abaw_jax.models.heads import LastFrameHead, SequenceHead
 from abaw_jax.models.layers import RandomMask
-from abaw_jax.models.recurrent import GRUEncoder
+from abaw_jax.models.recurrent import ClipModel, GRUEncoder
 from abaw_jax.models.sequence import SequenceModel
 from abaw_jax.models.tcn import TemporalConvNet
 
@@ -191,6 +191,7 @@ def test_shapes_and_types():
     cases = [
         (TemporalConvNet((4, 6), 3, **half), (x,), (3, 5, 6), "bfloat16"),
         (GRUEncoder(4, 7, **half), (x, mask), (3, 7), "bfloat16"),
+        (ClipModel(4, 5, 3, 2, **half), ({"frames": x, "sound": x[:, :2]},), (3, 2), "float32"),
         (LastFrameHead(4, 2, **half), (x, mask), (3, 2), "float32"),
         (Pointwise((4, 2), **half), (x, x[..., :2]), (3, 5, 2), "bfloat16"),
         (TwoViewFusion(16), (x, x), (3, 5, 16), "float32"),

@@ -14,6 +14,7 @@ from abaw_jax.errors import InputError
 from abaw_jax.files import write_json
 from abaw_jax.models.heads import FrameClassifier
 from abaw_jax.models.mae import MAE
+from abaw_jax.models.recurrent import ClipModel
 from abaw_jax.models.sequence import SequenceModel
 from abaw_jax.models.vit import SIZES, ViT
 from abaw_jax.training import partition
@@ -37,6 +38,7 @@ def model_params() -> dict:
     fused = sequence.clone(fuse="attention_local", width=1024, project=False, depth=0)
     fused = fused.clone(positions="none", head_between="relu")
     last = sequence.clone(width=768, heads=8, project=False, head="last", depth=1)
+    clips = {name: jnp.zeros((1, 9, width)) for name, width in (("frames", 769), ("sound", 95))}
     mask, odd = jnp.ones((1, 100), bool), jnp.zeros((1, 100, 817))  # with sound
     calls = {
         "mae": (MAE(vit), images, jnp.zeros((1, 196))),
@@ -47,6 +49,7 @@ def model_params() -> dict:
         "sequence of joined features": (joined, odd, mask),
         "sequence of two views": (fused, jnp.zeros((1, 100, 2 * 768)), mask),
         "sequence of a last frame": (last, features, mask),
+        "clips": (ClipModel(256, 256, 256, outputs=6), clips),
     }
     return {
         name: jax.eval_shape(model.init, jax.random.key(0), *arguments)["params"]
