@@ -11,7 +11,7 @@ import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -146,6 +146,19 @@ class FeatureStore:
                 self.require([video])
             member = self._members[video] = _open_member(self._path(video), self.width)
         return member
+
+
+def make_standardise(store: FeatureStore) -> Callable[[np.ndarray], np.ndarray]:
+    """Function of a store's values (n, D) to what models see of them.
+
+    Where its settings hold `mean` and `deviation` they are standardised by these; of such a row
+    whose last number is 0 all are. Other stores' stay as they are.
+    """
+    if "mean" not in store.settings:
+        return lambda values: values
+    keys = "mean", "deviation"
+    mean, deviation = (np.asarray(store.settings[key], np.float32) for key in keys)
+    return lambda values: (values - mean) / deviation * (values[:, -1:] != 0)
 
 
 def _open_member(path: pathlib.Path, width: int) -> _Member:

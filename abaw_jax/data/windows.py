@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from abaw_jax.data.features import FeatureStore
+from abaw_jax.data.features import FeatureStore, make_standardise
 from abaw_jax.data.pipeline import Batch, ordered_batches, read_image, shuffled_batches
 from abaw_jax.data.records import Index, decode_record
 from abaw_jax.data.transforms import Transform
 from abaw_jax.errors import InputError
 
-# (video number, rows int64 (T,), rng or None) -> {"features": (T, D)} or {"image": (T, H, W, 3)}
+# (video number, rows int64 (T,), rng or None) -> {"features": (T, D)} or {"image": (T, H, W, 3)};
+# besides, under names with a slash, what has another time axis than the rows.
 Reader = Callable[[int, np.ndarray, np.random.Generator | None], Batch]
 
 
@@ -168,7 +169,8 @@ def read_window(
 ) -> Batch:
     """One window as arrays: the reader's (T, ...), mask bool (T,), label (T, K), video, start.
 
-    mask is False and everything else zero (labels invalid) where a short video has ended. The
+    mask is False and everything else zero (labels invalid) where a short video has ended, but for
+    what the reader gives on another time axis. The
     rows that a causal window repeats before the first are seen (mask True), not learnt (invalid).
     """
     count = int(windows.rows[video + 1] - windows.rows[video])
@@ -178,8 +180,9 @@ def read_window(
         rows = start + np.arange(windows.length)
     mask = rows < count
     example = reader(video, np.clip(rows, 0, count - 1), rng)
-    for values in example.values():
-        values[~mask] = 0
+    for name, values in example.items():
+        if "/" not in name:
+            values[~mask] = 0
     example |= {"mask": mask, "video": np.int32(video), "start": np.int32(start)}
     if windows.labels is not None:
         own = mask & (rows >= 0)
@@ -256,30 +259,22 @@ def window_epoch(
 def make_feature_reader(videos: Sequence[str], stores: Sequence[FeatureStore]) -> Reader:
     """Read windows from feature stores, side by side: {"features": float32 (T, sum of widths)}.
 
-    Values of a store whose settings hold `mean` and `deviation` are standardised by them; of such a
-    row whose last number is 0 all are. Raises InputError at once, naming them, for videos that a
-    store lacks. A video whose store holds no frame at all gives zeros.
+    Values are standardised (`make_standardise`). Raises InputError at once, naming them, for videos
+    that a store lacks. A video whose store holds no frame at all gives zeros.
     """
     for store in stores:
         store.require(videos)
-    scales = [
-        [np.asarray(store.settings[key], np.float32) for key in ("mean", "deviation")]
-        if "mean" in store.settings
-        else None
-        for store in stores
-    ]
+    standardise = [make_standardise(store) for store in stores]
 
     def read(video: int, rows: np.ndarray, rng: np.random.Generator | None) -> Batch:
         del rng
         parts = []
-        for store, scale in zip(stores, scales, strict=True):
+        for store, standardised in zip(stores, standardise, strict=True):
             frames = store.frames(videos[video])
             if len(frames):
                 at = nearest_before(frames, rows)
                 values = store.read(videos[video], int(at.min()), int(at.max()) + 1)
-                if scale is not None:
-                    values = (values - scale[0]) / scale[1] * (values[:, -1:] != 0)
-                parts.append(values[at - at.min()])
+                parts.append(standardised(values)[at - at.min()])
             else:
                 parts.append(np.zeros((len(rows), store.width), np.float32))
         return {"features": np.concatenate(parts, axis=1)}

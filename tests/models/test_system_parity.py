@@ -7,10 +7,11 @@ import jax
 import numpy as np
 from test_model_parity import Golden, same_tree
 
+from abaw_jax.models.recurrent import ClipModel
 from abaw_jax.models.sequence import SequenceModel
 from abaw_jax.tasks import collaborate
-from abaw_jax.tasks.sequences import make_sequences_task
-from abaw_jax.tracks import AU, EXPR, VA
+from abaw_jax.tasks.sequences import clip_features, make_sequences_task
+from abaw_jax.tracks import AU, EMI, EXPR, VA
 from abaw_jax.training.rng import stream_keys
 
 FUXI_WEIGHTS = (1, 10.40, 16.23, 19.61, 1.856, 2.225, 5.611, 1.059)
@@ -134,6 +135,44 @@ def test_fuxi_second_stage(monkeypatch):
     check_norm(golden, after, gradients["trained"])
     golden.check_gradients(gradients["trained"])
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradients["frozen"]))
+
+
+def test_fuxi_of_clips():
+    golden, model = Golden("system_fuxi_emi"), ClipModel(4, 5, 7, outputs=6)
+    batch = {}
+    for name in ("frames", "sound", "words"):
+        seen = golden.given(f"mask/{name}")[..., None]
+        # Where there is no row it may hold anything.
+        values = np.where(seen, golden.given(name), np.float32(9))
+        key = "features" if name == "frames" else f"features/{name}"
+        batch[key] = np.concatenate([values, seen], -1, dtype=np.float32)
+    # A clip's label stands at each of its frames, of which the first is no padding.
+    valid = golden.given("valid")
+    labels = marked(golden.given("labels"), valid, EMI.invalid)
+    batch["mask"] = golden.given("mask/frames")
+    batch["label"] = np.repeat(labels[:, None], batch["mask"].shape[1], 1)
+    task = make_sequences_task(model, EMI, loss="mse", activation="linear", clips=True)
+    params, state = jax.eval_shape(task.init, jax.random.key(0), batch)
+    same_tree(golden.params, {"params": params})
+    assert not state
+
+    @jax.jit
+    def compute(params):
+        def mean(params):
+            total, aux = task.loss(params, {}, batch, {}, True)
+            return total / aux.weight
+
+        return jax.value_and_grad(mean)(params), model.apply(
+            {"params": params}, clip_features(batch)
+        )
+
+    (loss, gradients), logits = compute(golden.params)
+    np.testing.assert_allclose(logits, golden["logits"], rtol=1e-5, atol=5e-6)
+    np.testing.assert_allclose(loss, golden["loss"], rtol=1e-6)
+    golden.check_gradients(gradients)
+    inputs = {name: values for name, values in batch.items() if name.startswith("features")}
+    found = task.predict(golden.params, {}, inputs)["probabilities"]
+    np.testing.assert_allclose(found, golden["logits"].clip(0, 1), rtol=1e-5, atol=5e-6)
 
 
 def test_masked_vit():
