@@ -30,6 +30,7 @@ def make_sequences_task(
     activation: str | None = None,
     also: Sequence[Goal] = (),
     last: bool = False,
+    clips: bool = False,
     **options: Any,
 ) -> Task:
     """A loss of the track on every valid frame (or clip) of every window of the global batch.
@@ -43,7 +44,9 @@ def make_sequences_task(
 
     Of a track whose labels are of clips a window is a clip, every frame of which holds its label:
     the logits of its frames are averaged (`mean_over_frames`) before activation, losses and metrics
-    see one row a clip, and predict gives (B, C).
+    see one row a clip, and predict gives (B, C). With `clips` the model itself says one thing of a
+    clip, (features, train) -> logits (B, C), as ClipModel: features are the batch's arrays
+    `features` and `features/<name>`, by name, the first as "frames".
 
     also: goals of further tracks, as in `make_frames_task`; each head's BatchNorm counts the frames
     that are valid for its own track. Raises InputError as `make_loss` and `check_tracks`.
@@ -51,36 +54,44 @@ def make_sequences_task(
     goals = (make_goal(track, loss, activation, **options), *also)
     check_tracks([goal.track for goal in goals])
 
+    def inputs(batch):
+        return (clip_features(batch),) if clips else (batch["features"], batch["mask"])
+
+    def pool(logits, mask):
+        return logits if clips else mean_over_frames(logits, mask)
+
     def init(key, batch):
-        variables = dict(model.init(key, batch["features"], batch["mask"]))
+        variables = dict(model.init(key, *inputs(batch)))
         return variables.pop("params"), variables
 
     def compute(params, model_state, batch, rngs, train):
         mask, labelled = batch["mask"], goal_labels(goals, judged(batch, last))
         valid = [rows for _, rows in labelled]  # of frames: they enter BatchNorm
         variables = {"params": params, **model_state}
-        inputs = (batch["features"], mask, jnp.stack(valid, -1) if also else valid[0])
+        given = inputs(batch)
+        if not clips:
+            given = (*given, jnp.stack(valid, -1) if also else valid[0])
         if train and model_state:
             logits, model_state = model.apply(
-                variables, *inputs, train=True, rngs=rngs, mutable=list(model_state)
+                variables, *given, train=True, rngs=rngs, mutable=list(model_state)
             )
         else:
-            logits = model.apply(variables, *inputs, train=train, rngs=rngs)
+            logits = model.apply(variables, *given, train=train, rngs=rngs)
         parts = []
         for goal, own, (labels, valid) in zip(
             goals, goal_logits(goals, logits), labelled, strict=True
         ):
             if track.per_clip:  # a clip's first row is no padding, unless all of it is
-                own, labels, valid = mean_over_frames(own, mask), labels[:, 0], valid[:, 0]
+                own, labels, valid = pool(own, mask), labels[:, 0], valid[:, 0]
             losses, weights = goal.loss(own, labels, valid)
             parts.append(goal_part(goal, losses, weights, own, labels, valid))
         loss_sum, weight, metrics = add_parts(goals, parts, judged(batch, last))
         return loss_sum, Aux(weight, metrics, model_state)
 
     def predict(params, model_state, batch):
-        logits = model.apply({"params": params, **model_state}, batch["features"], batch["mask"])
+        logits = model.apply({"params": params, **model_state}, *inputs(batch))
         if track.per_clip:
-            logits = mean_over_frames(logits, batch["mask"])
+            logits = pool(logits, batch.get("mask"))
         return activate_goals(goals, logits)
 
     def whole(batch):
@@ -94,6 +105,12 @@ def judged(batch: Any, last: bool) -> Any:
     if not last:
         return batch
     return {**batch, "label": batch["label"][:, -1:], "mask": batch["mask"][:, -1:]}
+
+
+def clip_features(batch: Any) -> dict[str, jax.Array]:
+    """Modality -> its features in a batch of clips; "frames": those of the window's frames."""
+    names = {name: name.partition("/")[::2] for name in batch}
+    return {own or "frames": batch[k] for k, (kind, own) in names.items() if kind == "features"}
 
 
 def mean_over_frames(values: jax.Array, mask: jax.Array) -> jax.Array:
