@@ -21,7 +21,7 @@ SHARED = ("va", "expr", "au")  # tracks that are labels of the same videos
 SYSTEMS = {
     "mae_transformer": (*SHARED, "ce", "emi"),
     "ctyun": SHARED,
-    "fuxi": SHARED,
+    "fuxi": (*SHARED, "emi"),
     "masked_vit": SHARED,
     "emotic_mae": ("expr",),
 }
@@ -263,6 +263,9 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         media=("batch1", "batch2", "new_vids"),  # <recording>.mp4, .avi
         transcripts=("transcripts",),  # <video>.txt
         stores=ConfigDict(),  # feature stores by name, each a modality more
+        # For sequence.model "gru": how many rows at most a modality that is not of the face's
+        # frames has of a clip, by name; see `stages/modalities.py`.
+        steps=ConfigDict(),
     ))  # fmt: skip
     config.sequence = ConfigDict(dict(
         modalities=("face",),  # of finetune.views, sound, words and the names in `extract.stores`
@@ -275,6 +278,10 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         batch_size=16,
         accumulate=1,
         optimizer=optimizer(1e-3, warmup_epochs=2.0),
+        # Or gru, for labels of clips: a recurrent network a modality, with states of `width` each
+        # way, `mlp_width` numbers out and then `head_width`. Of what follows only dropout and
+        # feature_dropout are its own; see `models/recurrent.py`.
+        model="transformer",
         width=64,
         depth=2,
         heads=4,

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from abaw_jax.data.views import FACE
 from abaw_jax.errors import InputError
 from abaw_jax.files import atomic_write
 from abaw_jax.interop.archive import check_variables, load_model, save_model
@@ -71,15 +72,31 @@ def make_task(config: dict[str, Any], source: object) -> tuple[Task, dict[str, A
 
 
 def example_inputs(config: dict[str, Any], batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of what a model is given: `batch` images, or windows of features with their mask."""
+    """Shapes of what a model is given: `batch` images, or windows of features with their mask, or
+    clips as `data.clips.make_clip_reader` has them."""
     if config["kind"] == "frame_classifier":
         size = config["image"]["size"]
         return {"image": jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)}
     length, width = config["sequence"]["length"], config["features"]["width"]
+    if config["sequence"].get("model") == "gru":
+        return {
+            name: jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
+            for name, shape in _clip_shapes(config["features"], length).items()
+        }
     return {
         "features": jax.ShapeDtypeStruct((batch, length, width), jnp.float32),
         "mask": jax.ShapeDtypeStruct((batch, length), jnp.bool_),
     }
+
+
+def _clip_shapes(features: Any, length: int) -> dict[str, tuple[int, int]]:
+    """Shape of one clip's features by their names, from what a model was told of them."""
+    parts = features.get("modalities", {FACE: features})
+    own = {name: part for name, part in parts.items() if "steps" in part}
+    shapes = {f"features/{name}": (part["steps"], part["width"]) for name, part in own.items()}
+    if others := [part["width"] for name, part in parts.items() if name not in own]:
+        shapes["features"] = length, sum(others) + 1
+    return shapes
 
 
 def save_export(

@@ -25,6 +25,7 @@ from abaw_jax.stages.modalities import check_modalities
 from abaw_jax.stages.parts import (
     DTYPES,
     NORMALISATIONS,
+    SEQUENCE_MODELS,
     WEIGHT_RULES,
     make_finetune_task,
     make_schedule_optimizer,
@@ -46,6 +47,7 @@ CHOICES = {
     "image.normalise": NORMALISATIONS,
     "encoder.dtype": DTYPES,
     "finetune.pooling": ("mean", "cls"),
+    "sequence.model": SEQUENCE_MODELS,
     "sequence.activation": ("relu", "gelu"),
     "sequence.positions": POSITIONS,
     "sequence.mask_unit": MASKED,
@@ -181,6 +183,13 @@ def _check_sequence(config: Any) -> None:
     def refuse(key: str, what: str) -> None:
         raise InputError(f"config.sequence.{key}: {section[key]!r}{what}")
 
+    if section.model == "gru":
+        if not track.per_clip:
+            refuse("model", f": it says one thing of a clip, and labels of {track.name} are of "
+                   "frames; expected 'transformer'")  # fmt: skip
+        for key in ("mask_rate", "fuse", "join", "tcn"):
+            if section[key]:
+                refuse(key, " has no effect with config.sequence.model 'gru'; expected none")
     if not 0 <= section.mask_rate < 1:
         refuse("mask_rate", "; expected 0 up to below 1")
     for key in ("depth", "patience", "shift"):

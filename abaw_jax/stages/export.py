@@ -22,7 +22,13 @@ from abaw_jax.data.views import BOXES, FACE, VIEWS
 from abaw_jax.data.windows import window_epoch
 from abaw_jax.files import atomic_write, read_json, write_json
 from abaw_jax.interop.archive import load_model
-from abaw_jax.interop.export import load_predict, load_program, make_task, save_export
+from abaw_jax.interop.export import (
+    example_inputs,
+    load_predict,
+    load_program,
+    make_task,
+    save_export,
+)
 from abaw_jax.recipe import STEPS, Context
 from abaw_jax.stages.encoder import frames_track
 from abaw_jax.stages.ensemble import DECIDED, ENSEMBLE, FRAMES, SEQUENCE, read_decisions
@@ -53,7 +59,7 @@ def run(context: Context) -> dict:
         card = _card(context, name, config, results)
         stablehlo = context.config.export.stablehlo
         save_export(folder / name, variables, config, card, stablehlo=stablehlo)
-        inputs = _inputs(context, name)
+        inputs = _inputs(context, name, config)
         samples += len(next(iter(inputs.values())))
         task, _ = make_task(config, folder / name)
         state = {k: v for k, v in variables.items() if k != "params"}
@@ -123,7 +129,7 @@ def _difference(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
     return max(float(np.abs(found[name] - expected[name]).max()) for name in names)
 
 
-def _inputs(context: Context, name: str) -> dict[str, np.ndarray]:
+def _inputs(context: Context, name: str, config: dict[str, Any]) -> dict[str, np.ndarray]:
     """The first validation batch of a model; a number of examples the export was not made with."""
     view = {FRAMES: FACE, **_views(context)}.get(name)
     if view:
@@ -138,7 +144,7 @@ def _inputs(context: Context, name: str) -> dict[str, np.ndarray]:
         return {"image": next(batches)["image"]}
     windows, reader = split_windows(context, "validation", _only(context, name))
     batch = next(window_epoch(windows, reader, batch_size=min(len(windows), 5), threads=0))
-    return {k: batch[k] for k in ("features", "mask")}
+    return {k: batch[k] for k in example_inputs(config, 1)}
 
 
 def _crop(context: Context, view: str | None) -> dict[str, Any]:
@@ -193,6 +199,12 @@ def _card(context: Context, name: str, config: dict[str, Any], results: dict[str
 
 def _sequence_model(section: Any, sources: str) -> str:
     """What a sequence model is made of and what goes in, as the card names it."""
+    if section.model == "gru":
+        return (
+            "a recurrent network (two bidirectional layers) of each modality, then dense layers, "
+            f"over whole clips: {sources}; of a row of features the last number is 1, or 0 where "
+            "there is none"
+        )
     layers = {"fusion of two views": section.fuse, "dense layers": section.join}
     layers |= {"causal convolutions": section.tcn}
     layers |= {"a transformer": section.depth}

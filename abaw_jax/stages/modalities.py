@@ -7,6 +7,11 @@ that time; of a video in which nothing was heard, said or supplied it has no row
 of both. Its settings hold mean and deviation of the training split, by which readers standardise
 all numbers but the last.
 
+A modality that `extract.steps` names has a time axis of its own: its store's rows are not those of
+the face's frames, and at most so many. Of sound they are taken every 20 ms, and of a store with a
+`rate` as they come; what is longer is averaged to so many. Of words there is one for each, the
+first ones. Of other stores, whose rows are of no known time, there may not be more.
+
 What is the same in all rows of a recording is taken of clips alone: where labels are of frames, a
 model would know the recording by it.
 """
@@ -14,14 +19,16 @@ model would know the recording by it.
 import functools
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from abaw_jax.data.clips import average_rows
 from abaw_jax.data.features import FeatureStore, save_feature_settings, save_features
 from abaw_jax.data.media import (
+    RATE,
     SOUND,
     TEXT,
     Sound,
@@ -32,11 +39,11 @@ from abaw_jax.data.media import (
     row_times,
 )
 from abaw_jax.data.records import load_index
-from abaw_jax.data.sound import sound_features, width
+from abaw_jax.data.sound import HOP, sound_features, width
 from abaw_jax.data.supplied import SECONDS
 from abaw_jax.data.views import FACE, VIEWS
 from abaw_jax.data.windows import nearest_before
-from abaw_jax.data.words import fit_vocabulary, word_features
+from abaw_jax.data.words import fit_vocabulary, split_words, word_features
 from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import content_hash
 from abaw_jax.recipe import Context
@@ -68,6 +75,7 @@ def check_modalities(config: Any) -> None:
             f"config.sequence.apart: models of single modalities beside one of {names[0]} alone; "
             "name several in config.sequence.modalities, or set it to False"
         )
+    _check_steps(config, set(known) - set(config.finetune.views))
     if config.corpus.root:
         for name in [name for name in names if name in FILES]:
             _find(config, pathlib.Path(config.corpus.root), name)
@@ -77,6 +85,31 @@ def check_modalities(config: Any) -> None:
             raise InputError(
                 f"config.extract.stores.{name}: {folder} has no features.json; name a folder that "
                 "`python -m abaw_jax.supplied` or `abaw_jax.data.features` has written"
+            )
+
+
+def _check_steps(config: Any, others: Set[str]) -> None:
+    """Raise InputError unless `extract.steps` has a number for each modality that needs one, and
+    for none that cannot have one; others: modalities that are not of the face's frames."""
+    steps, model = config.extract.steps, config.sequence.model
+    for name, count in steps.items():
+        if name not in others:
+            raise InputError(
+                f"config.extract.steps.{name}: has no time axis of its own; expected one of "
+                f"{', '.join(sorted(others))}"
+            )
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise InputError(f"config.extract.steps.{name}: {count!r}; expected at least 1")
+    for name in others & set(config.sequence.modalities):
+        if model == "gru" and name not in steps:
+            raise InputError(
+                f"config.extract.steps: has no number of steps for {name}, which config.sequence."
+                "model 'gru' reads on a time axis of its own"
+            )
+        if model != "gru" and name in steps:
+            raise InputError(
+                f"config.extract.steps.{name}: config.sequence.model {model!r} reads {name} at the "
+                "face's frames; leave it out, or take the model 'gru'"
             )
 
 
@@ -108,13 +141,16 @@ def _listen(context: Context, files: dict[str, str]) -> Callable[[str], Sound | 
 
 
 def _sound(context: Context) -> tuple[Make, dict[str, Any]]:
-    clip = context.track.per_clip
+    clip, steps = context.track.per_clip, context.config.extract.steps.get("sound")
     listen = _listen(context, _find(context.config, corpus_root(context), "sound"))
 
     def make(video: str, rows: int) -> np.ndarray | None:
         sound = listen(video)
         if sound is None or sound.silent:
             return None
+        if steps:
+            times = (np.arange(max(len(sound.samples) // HOP, 1)) + 0.5) * HOP / RATE
+            return average_rows(sound_features(sound.samples, times, whole=clip), steps)
         return sound_features(sound.samples, row_times(sound, rows, clip=clip), whole=clip)
 
     return make, {"encoder": "log_mel_2", "width": width(whole=clip)}
@@ -136,8 +172,14 @@ def _words(context: Context) -> tuple[Make, dict[str, Any]]:
             "the folders of <video>.txt, or leave 'words' out of config.sequence.modalities"
         )
 
+    steps = context.config.extract.steps.get("words")
+
     def make(video: str, rows: int) -> np.ndarray | None:
-        values = word_features(read(video), vocabulary, 0 if context.track.per_clip else rows)
+        text, rows = read(video), 0 if context.track.per_clip else rows
+        if steps:
+            words = split_words(text)[:steps]
+            text, rows = " ".join(words), len(words)
+        values = word_features(text, vocabulary, rows)
         return values if values[0, -1] else None
 
     # Lists: in a model's config a word could not be a key.
@@ -158,6 +200,7 @@ def _supplied(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
     it covers a video as far as they reach, or is shared out evenly where no recording tells how
     long that lasts."""
     store = FeatureStore(corpus_root(context) / context.config.extract.stores[name])
+    steps = context.config.extract.steps.get(name)
     rate, place = store.settings.get("rate"), None
     if rate is not None:
         place = _place_by_time(context, rate, store.folder)
@@ -168,6 +211,15 @@ def _supplied(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
         if not place:
             _check_reach(context, store, video, rows)
         values = store.read(video)
+        if steps:
+            if len(values) > steps and rate is None:
+                raise InputError(
+                    f"{store.folder / video}.npz: {len(values)} rows, of no known `rate` a second; "
+                    f"expected at most config.extract.steps.{name} = {steps}: raise it, or store "
+                    "the first rows alone"
+                )
+            values = average_rows(values, steps)
+            return np.column_stack([values, np.ones(len(values), np.float32)])
         if place:
             at, there = place(video, rows, len(values))
         else:
@@ -219,6 +271,8 @@ def extract_modality(context: Context, name: str, splits: list[str]) -> int:
     What was written before an interruption is kept: a video's values are of its own files alone.
     """
     make, settings = MAKERS[name](context) if name in MAKERS else _supplied(context, name)
+    if steps := context.config.extract.steps.get(name):
+        settings |= {"steps": steps}
     scale, without = None, 0
     for split in sorted(splits, key="train".__ne__):  # first the one whose statistics all take
         index = load_index(context.folder("prepare") / "records", split)
@@ -261,18 +315,18 @@ def _scale(store: FeatureStore, videos: Sequence[str], name: str) -> dict[str, l
     return {"mean": mean.tolist(), "deviation": deviation.tolist()}
 
 
-def open_stores(context: Context, split: str, only: str | None = None) -> list[FeatureStore]:
+def open_stores(context: Context, split: str, only: str | None = None) -> dict[str, FeatureStore]:
     """The stores of a split that `sequence.modalities` names, in that order, or one of them."""
     source = load_index(context.folder("prepare") / "records", split).content_hash()
-    folder, stores = context.folder("extract"), []
+    folder, stores = context.folder("extract"), {}
     for name in [only] if only else context.config.sequence.modalities:
         if name in context.config.finetune.views:
             encoder = content_hash(tuning_folder(context, name) / "model")
             wanted = {"encoder": encoder, "width": context.config.encoder.width}
             place = features_folder(context, name) / split
-            stores.append(FeatureStore(place, **wanted, source_hash=source))
+            stores[name] = FeatureStore(place, **wanted, source_hash=source)
         else:
-            stores.append(FeatureStore(folder / name / split, source_hash=source))
+            stores[name] = FeatureStore(folder / name / split, source_hash=source)
     return stores
 
 
@@ -281,12 +335,8 @@ def describe_features(context: Context, only: str | None = None) -> dict[str, An
     side by side, or one that is not the face, each one's settings by its name, in that order.
 
     only: the modality of a model that sees no other."""
-    names = [only] if only else context.config.sequence.modalities
-    settings = [store.settings for store in open_stores(context, "train", only)]
-    if list(names) == [FACE]:
-        return {key: settings[0][key] for key in ("encoder", "width")}
-    parts = [{k: v for k, v in s.items() if k != "source_hash"} for s in settings]
-    return {
-        "width": sum(part["width"] for part in parts),
-        "modalities": dict(zip(names, parts, strict=True)),
-    }
+    settings = {n: store.settings for n, store in open_stores(context, "train", only).items()}
+    if list(settings) == [FACE]:
+        return {key: settings[FACE][key] for key in ("encoder", "width")}
+    parts = {n: {k: v for k, v in s.items() if k != "source_hash"} for n, s in settings.items()}
+    return {"width": sum(part["width"] for part in parts.values()), "modalities": parts}

@@ -16,6 +16,7 @@ from abaw_jax.data.views import FACE, VIEWS
 from abaw_jax.errors import InputError
 from abaw_jax.models.heads import FrameClassifier
 from abaw_jax.models.mae import MAE
+from abaw_jax.models.recurrent import ClipModel
 from abaw_jax.models.sequence import SequenceModel
 from abaw_jax.models.vit import ViT
 from abaw_jax.tasks.collaborate import make_collaborate_task
@@ -36,6 +37,7 @@ NORMALISATIONS = {
     "image": lambda section: normalise_by_image,
 }
 
+SEQUENCE_MODELS = ("transformer", "gru")
 # Of the section `sequence`; models that were exported before there were these do without.
 SEQUENCE_OPTIONS = (
     "mask_rate", "mask_unit", "join", "join_slope", "tcn", "tcn_kernel", "project", "head",
@@ -171,28 +173,30 @@ def make_second_task(
 
 def _sequence_parts(
     config: Any, track: Track, weights: Mapping[str, Weights] | None
-) -> tuple[SequenceModel, dict[str, Any]]:
+) -> tuple[SequenceModel | ClipModel, dict[str, Any]]:
     """(model, what a task of it takes besides the track)."""
     section = config.sequence
+    loss = make_loss_arguments(section, (weights or {}).get(track.key))
+    common = {key: section[key] for key in ("width", "head_width", "dropout", "feature_dropout")}
+    if section.get("model") == "gru":
+        model = ClipModel(vector=section.mlp_width, outputs=track.outputs, **common)
+        return model, {"clips": True, **loss}
     further = section_tracks(section, track)[1:]
     model = SequenceModel(
-        width=section.width,
         depth=section.depth,
         heads=section.heads,
         mlp_width=section.mlp_width,
-        head_width=section.head_width,
         outputs=track.outputs,
-        dropout=section.dropout,
         activation=section.activation,
         positions=section.positions,
-        feature_dropout=section.feature_dropout,
         also=tuple((other.key, other.outputs) for other in further),
+        **common,
         **{key: section[key] for key in SEQUENCE_OPTIONS if key in section},
     )
     return model, {
         "last": model.head == "last",
         "also": make_further_goals(section, further, weights),
-        **make_loss_arguments(section, (weights or {}).get(track.key)),
+        **loss,
     }
 
 

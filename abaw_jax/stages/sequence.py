@@ -27,6 +27,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from abaw_jax.data.clips import make_clip_reader
 from abaw_jax.data.records import load_index
 from abaw_jax.data.windows import (
     Reader,
@@ -95,7 +96,10 @@ def split_windows(context: Context, split: str, only: str | None = None):
         windows = make_windows(*rows, stride=1, causal=True, **options)
     else:
         windows = make_windows(*rows, stride=section.stride, **options)
-    return windows, make_feature_reader(index.videos, open_stores(context, split, only))
+    stores = open_stores(context, split, only)
+    if section.model == "gru":
+        return windows, make_clip_reader(index.videos, stores)
+    return windows, make_feature_reader(index.videos, list(stores.values()))
 
 
 def run(context: Context) -> dict:

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from abaw_jax.interop.export import make_task
+from abaw_jax.tracks.emi import EMI
 from abaw_jax.tracks.expr import EXPR
 
 SIZE, LENGTH, WIDTH = 16, 8, 16
@@ -42,7 +43,29 @@ BRANCHES = SEQUENCE | {
     "sequence": SEQUENCE["sequence"]
     | {"collaborate": {"epochs": 1.0, "hard": 0.25, "beta": [5.0, 2.0], "share": 0.8}},
 }
-CONFIGS = {"frames": FRAMES, "sequence": SEQUENCE, "last": LAST, "branches": BRANCHES}
+CLIPS = {
+    "kind": "sequence_model",
+    "track": "EMI",
+    "classes": list(EMI.classes),
+    "features": {
+        "width": WIDTH + 4,
+        "modalities": {
+            "face": {"encoder": "0123456789abcdef", "width": WIDTH},
+            "sound": {"encoder": "log_mel_2", "width": 4, "steps": 5},
+        },
+    },
+    "sequence": {
+        "model": "gru", "length": LENGTH, "width": 4, "mlp_width": 6, "head_width": 5,
+        "dropout": 0.5, "feature_dropout": 0.0, "label_smoothing": 0.0,
+    },
+}  # fmt: skip
+CONFIGS = {
+    "frames": FRAMES,
+    "sequence": SEQUENCE,
+    "last": LAST,
+    "branches": BRANCHES,
+    "clips": CLIPS,
+}
 
 
 def small_model(name):
@@ -59,6 +82,12 @@ def small_inputs(name, count):
     rng = np.random.default_rng(count)
     if name == "frames":
         return {"image": rng.integers(0, 256, (count, SIZE, SIZE, 3), np.uint8)}
+    if name == "clips":
+        shapes = {"features": (LENGTH, WIDTH + 1), "features/sound": (5, 4)}
+        inputs = {k: rng.standard_normal((count, *s), np.float32) for k, s in shapes.items()}
+        for values in inputs.values():
+            values[..., -1] = np.arange(values.shape[1]) < rng.integers(0, 6, (count, 1))
+        return inputs
     lengths = rng.integers(1, LENGTH + 1, count)
     return {
         "features": rng.standard_normal((count, LENGTH, WIDTH), np.float32),

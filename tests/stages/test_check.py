@@ -1,5 +1,6 @@
 """Values of a config that cannot be are named, before any work."""
 
+import ml_collections
 import pytest
 
 from abaw_jax.errors import InputError
@@ -118,6 +119,28 @@ def test_sequence_parts_that_do_not_go_together_are_named(module, changes, named
     check_config(made, make_mesh())  # as wide as the encoder
     made.sequence.update(changes)
     with pytest.raises(InputError, match=rf"^config\.sequence\.{named}"):
+        check_config(made, make_mesh())
+
+
+@pytest.mark.parametrize(
+    ("track", "section", "changes", "named"),
+    [
+        (expr, "sequence", {"model": "lstm"}, "sequence.model: 'lstm'; expected one of transf"),
+        (expr, "sequence", {"model": "gru"}, "sequence.model: 'gru': .* labels of EXPR are of f"),
+        (emi, "sequence", {"join": (8, 8)}, r"sequence.join: \(8, 8\) has no effect with .*gru"),
+        (emi, "sequence", {"model": "transformer"}, "extract.steps.(sound|words): .* frames; leav"),
+        (emi, "extract", {"steps": {"sound": 8}}, "extract.steps: .* no number of steps for words"),
+        (emi, "extract", {"steps": {"face": 8}}, "extract.steps.face: has no time axis of its own"),
+        (emi, "extract", {"steps": {"sound": 0}}, "extract.steps.sound: 0; expected at least 1"),
+    ],
+)
+def test_recurrent_models_that_cannot_be_are_named(track, section, changes, named):
+    made = track.get_config("fuxi,tiny" if track is emi else "tiny").unlock()
+    if "steps" in changes:
+        changes = {"steps": ml_collections.ConfigDict(changes["steps"])}
+        del made.extract["steps"]
+    made[section].update(changes)
+    with pytest.raises(InputError, match=rf"^config\.{named}"):
         check_config(made, make_mesh())
 
 

@@ -172,6 +172,49 @@ def test_a_rate_that_is_none_is_refused(context, tmp_path, rate):
         modalities.extract_modality(other, "timed", ["train"])
 
 
+def stepped(context, folder, steps, track="emi"):
+    """A context whose modalities have time axes of their own."""
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config.track, config.sequence.model = track, "gru"
+    config.extract.steps = ml_collections.ConfigDict(steps)
+    other = Context(ml_collections.FrozenConfigDict(config), folder / "run", context.mesh)
+    other.workdir.mkdir()
+    other.folder("prepare").symlink_to(context.folder("prepare"))
+    return other
+
+
+def test_modalities_with_steps_have_rows_of_their_own(context, tmp_path):
+    """One a word, the first ones; every 20 ms of sound and as supplied, averaged to so many."""
+    other = stepped(context, tmp_path, {"words": 2, "sound": 3, "extra": 2})
+    for name, lacking in (("words", 2), ("sound", 2), ("extra", 3)):
+        assert modalities.extract_modality(other, name, ["train"]) == lacking
+    words = store(other, "words")
+    assert [len(words.read(v)) for v in ("1_left", "3", "1_right")] == [2, 2, 0]
+    np.testing.assert_array_equal(words.read("1_left"), [[1, 1], [1, 1]])
+    np.testing.assert_array_equal(store(other, "extra").read("2"), [[1, 7, 1], [3, 7, 1]])
+    heard = store(other, "sound").read("1_left")
+    assert heard.shape == (3, sound.width(whole=True)) and heard[:, -1].all()
+    whole = sound.sound_features(tone(120), (np.arange(50) + 0.5) / 50, whole=True)
+    parts = [whole[a:b].mean(0) for a, b in ((0, 16), (16, 33), (33, 50))]
+    np.testing.assert_allclose(heard, parts, rtol=0.02, atol=0.02)
+    for name, steps in (("words", 2), ("sound", 3), ("extra", 2)):
+        assert store(other, name).settings["steps"] == steps
+
+
+def test_rows_of_no_known_time_are_not_averaged(context, tmp_path):
+    other = stepped(context, tmp_path, {"extra": 1})
+    with pytest.raises(InputError, match=r"extra/1_left.npz: 2 rows, .*extract.steps.extra = 1"):
+        modalities.extract_modality(other, "extra", ["train"])
+    folder = tmp_path / "timed"
+    save_features(folder, "2", np.arange(1, 5), np.array([[1.0], [2], [3], [6]]))
+    save_feature_settings(folder, encoder="mine", width=1, source_hash="x", rate=50.0)
+    config = ml_collections.ConfigDict(other.config.to_dict())
+    config.extract.update(stores={"timed": str(folder)}, steps={"timed": 2})
+    other = Context(ml_collections.FrozenConfigDict(config), other.workdir, context.mesh)
+    assert modalities.extract_modality(other, "timed", ["train"]) == len(VIDEOS["train"]) - 1
+    np.testing.assert_array_equal(store(other, "timed").read("2"), [[1.5, 1], [4.5, 1]])
+
+
 def test_readers_see_training_statistics_and_zeros(context, without):
     names = ALL[1:]
     index = load_index(context.folder("prepare") / "records", "train")

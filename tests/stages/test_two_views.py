@@ -81,7 +81,7 @@ def test_features_are_those_of_the_views_own_encoder(done):
     context, *_ = done
     records = open_records(context.folder("prepare") / "records", "validation")
     index = load_index(context.folder("prepare") / "records", "validation")
-    stores = open_stores(context, "validation")
+    stores = list(open_stores(context, "validation").values())
     assert len(records) == len(index.frames) == ROWS
     crops = [decode_record(records[i])["image"] for i in range(ROWS)]
     for view, store, place in zip(
