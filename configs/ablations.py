@@ -31,6 +31,8 @@ def _without_tcn(config: ConfigDict) -> None:
 
 
 def _without_transformer(config: ConfigDict) -> None:
+    if config.sequence.model != "transformer":
+        return
     config.sequence.update(depth=0, positions="none")
 
 

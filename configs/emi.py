@@ -57,6 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     config.ensemble.kinds = ()  # a clip is one row
     SCALES[scale](config)
+    base.as_system(config, scale)
     # A window is a whole clip: neither places it, and a shift is refused.
     config.sequence.update(shift=0, stride=config.sequence.length)
     base.ablate(config, arg, scale)

@@ -15,7 +15,7 @@ from abaw_jax.stages.check import check_config
 from abaw_jax.stages.parts import parse_weight_rule
 from abaw_jax.tracks import TRACKS
 from abaw_jax.training.partition import make_mesh
-from configs import base
+from configs import base, emi
 
 TRACK_KEYS = ("va", "expr", "au", "ce")
 CONFIGS = {key: importlib.import_module(f"configs.{key}") for key in TRACK_KEYS}
@@ -235,6 +235,40 @@ def test_fuxi_alone_has_a_second_stage_of_two_such_models():
     assert outputs.shape == (2, 100, 12)
 
 
+def recurrent(inputs, width, vector):
+    """Two layers of two directions of three gates, LayerNorm between, Linear."""
+    layers = sum(2 * 3 * (dense(size, width) + dense(width, width)) for size in (inputs, 2 * width))
+    return layers + 2 * 2 * width + dense(2 * width, vector)
+
+
+@pytest.mark.parametrize("scale", ["demo", "tiny", "paper"])
+def test_fuxi_has_of_clips_a_recurrent_network_a_modality(scale):
+    config = emi.get_config(f"fuxi,{scale}")
+    check_config(config, make_mesh())
+    section, steps, face = config.sequence, config.extract.steps, config.encoder.width
+    assert config.name == f"emi-fuxi-{scale}" and section.stride == section.length
+    if scale == "paper":
+        assert (section.length, steps.sound, steps.words, face) == (32, 320, 128, 768)
+    # As of a store of wav2vec2 and one of a language model.
+    clips = {
+        "features": jax.ShapeDtypeStruct((2, section.length, face + 1), jnp.float32),
+        "features/sound": jax.ShapeDtypeStruct((2, steps.sound, 769), jnp.float32),
+        "features/words": jax.ShapeDtypeStruct((2, steps.words, 1025), jnp.float32),
+    }
+    task = parts.make_sequence_task(config, TRACKS["emi"])
+    params, state = jax.eval_shape(task.init, jax.random.key(0), clips)
+    found = sum(leaf.size for leaf in jax.tree.leaves(params))
+    width, vector = section.width, section.mlp_width
+    encoders = sum(recurrent(inputs, width, vector) for inputs in (face, 768, 1024))
+    assert not state
+    assert found == encoders + dense(3 * vector, section.head_width) + dense(section.head_width, 6)
+    assert jax.eval_shape(task.predict, params, state, clips)["probabilities"].shape == (2, 6)
+    # All before it is the default system's.
+    default = emi.get_config(scale)
+    for name in ("corpus", "image", "encoder", "pretrain", "finetune", "ensemble"):
+        assert config[name].to_dict() == default[name].to_dict()
+
+
 def test_emotic_mae_has_as_many_parameters_as_described_and_two_views_tuned_alike():
     config, track = CONFIGS["expr"].get_config("emotic_mae,paper"), TRACKS["expr"]
     windows = {
@@ -268,10 +302,12 @@ def test_crops_are_cleaned_by_the_system_that_does_so_alone():
 
 def test_systems_are_named_with_their_tracks_and_scales():
     assert CONFIGS["va"].get_config("fuxi,tiny").name == "va-fuxi-tiny"
-    for key in ("ce", "emi"):
-        covers = f"configs/{key}.py:fuxi: configs/systems/fuxi.py is for va, expr, au; name one of"
-        with pytest.raises(ValueError, match=covers):
-            importlib.import_module(f"configs.{key}").get_config("fuxi")
+    covers = "configs/ce.py:fuxi: configs/systems/fuxi.py is for va, expr, au, emi; name one of"
+    with pytest.raises(ValueError, match=covers):
+        CONFIGS["ce"].get_config("fuxi")
+    covers = "configs/emi.py:ctyun: configs/systems/ctyun.py is for va, expr, au; name one of mae"
+    with pytest.raises(ValueError, match=covers):
+        emi.get_config("ctyun")
     with pytest.raises(ValueError, match="system 'fuxi' has no scale 'faces'; name one of demo"):
         CONFIGS["expr"].get_config("fuxi,faces")
 

@@ -1,4 +1,5 @@
-"""The system `fuxi` (arXiv 2403.10825) for VA, EXPR and AU: fusion of modalities by a transformer.
+"""The system `fuxi` (arXiv 2403.10825) for VA, EXPR and AU: fusion of modalities by a transformer;
+and for EMI: a recurrent network a modality.
 
 A masked autoencoder, tuned on frames; its features and those of sound, frame by frame side by side,
 through 1x1 convolutions into a small post-norm transformer over windows. Its second stage: that
@@ -6,13 +7,21 @@ model frozen, and beside it one of the same kind trained on hard examples, their
 (abaw_jax/tasks/collaborate.py, which says what of it is published). sequence.scenes or scene_file
 gives its ensemble of scenes, sequence.folds=5 its folds.
 
+For EMI each modality of a clip has a time axis of its own and a two-layer bidirectional GRU over it
+(abaw_jax/models/recurrent.py): 32 frames of the face, one of each equal part, sound, and words.
+
 Origins of values: paper (or its authors' code; code, where that alone has it), or not published:
-chosen here. Of CE and EMI the values stand in configs/ce.py and configs/emi.py.
+chosen here. Of CE the values stand in configs/ce.py; those of EMI's masked autoencoder and of its
+encoder are configs/emi.py's at the same scale.
 """
+
+from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
 from configs import base
+
+Scale = Callable[[ConfigDict], None]
 
 # Paper. The rule "max" gives others on the counts of rows that are known, for AU24 24.5.
 CLASS_WEIGHTS = {
@@ -132,4 +141,71 @@ def paper(config: ConfigDict) -> None:
         config.ensemble.search_thresholds = False  # not published
 
 
-SCALES = {"demo": demo, "tiny": tiny, "paper": paper}
+def _clips(config: ConfigDict) -> None:
+    """EMI: what all scales have of it, whatever the sizes."""
+    config.sequence.update(
+        model="gru",  # paper
+        # Paper: sound as wav2vec2 (768, 50 rows a second), text as a language model's hidden states
+        # of a transcript's tokens. Here the package's own features of both; whose own are those of
+        # the paper names their stores in extract.stores and extract.steps, and here in their place.
+        modalities=("face", "sound", "words"),
+        apart=False,
+        loss="mse",  # paper
+        label_smoothing=0.0,
+    )
+
+
+def demo_clips(config: ConfigDict) -> None:
+    """The demo's sizes."""
+    _clips(config)
+    config.extract.steps = ConfigDict(dict(sound=32, words=32))
+    config.sequence.update(
+        length=32, epochs=30.0, width=16, mlp_width=16, head_width=16, dropout=0.5,
+        feature_dropout=0.4,
+    )  # fmt: skip
+
+
+def tiny_clips(config: ConfigDict) -> None:
+    """Seconds; for tests."""
+    _clips(config)
+    config.extract.steps = ConfigDict(dict(sound=8, words=4))
+    config.sequence.update(length=4, width=4, mlp_width=6, head_width=5, epochs=2.0)
+
+
+def paper_clips(config: ConfigDict) -> None:
+    """As published, but for sound and text, and the encoder: paper: tuned on AU; here on EMI."""
+    _clips(config)
+    config.extract.steps = ConfigDict(dict(
+        sound=320,  # paper
+        words=128,  # paper: tokens
+    ))  # fmt: skip
+    config.sequence.update(
+        length=32,  # paper
+        batch_size=16,  # paper
+        epochs=30.0,  # not published
+        optimizer=base.optimizer(
+            1e-4,  # not published, as the next
+            warmup_epochs=0.0,
+            weight_decay=0.0,  # paper: Adam
+            clip_norm=0.0,
+        ),
+        width=256,  # not published, as the next two
+        mlp_width=256,
+        head_width=256,
+        dropout=0.5,  # paper
+        feature_dropout=0.0,  # not published
+        evaluations=30,  # paper: the best is kept; how often it is looked for is not published
+        output="linear",  # paper
+    )
+
+
+def _by_labels(frames: Scale, clips: Scale) -> Scale:
+    """A scale's function, by what the track's labels are of."""
+    return lambda config: (clips if config.track == "emi" else frames)(config)
+
+
+SCALES = {
+    "demo": _by_labels(demo, demo_clips),
+    "tiny": _by_labels(tiny, tiny_clips),
+    "paper": _by_labels(paper, paper_clips),
+}
