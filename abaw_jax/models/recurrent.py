@@ -67,7 +67,7 @@ class BidirectionalGRU(nn.Module):
 
         frames = _both_ways(rearrange(given.astype(jnp.float32), "b t d g w -> t d b g w"))
         seen = _both_ways(jnp.stack([mask.T, mask.T], 1))[..., None]
-        start = jnp.zeros((2, len(x), self.width), jnp.float32)
+        start = jnp.zeros((2, x.shape[0], self.width), jnp.float32)
         final, states = jax.lax.scan(advance, start, (frames, seen))
         states = rearrange(_both_ways(states), "t d b w -> b t (d w)")
         return states, rearrange(final, "d b w -> b (d w)")
