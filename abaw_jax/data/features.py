@@ -9,6 +9,7 @@ The files are not compressed, so that a window of frames is read without the res
 import dataclasses
 import os
 import pathlib
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +20,9 @@ from abaw_jax.errors import InputError
 from abaw_jax.files import atomic_write, read_json, write_json
 
 _SETTINGS = "features.json"
+# NumPy reads headers by `ast.literal_eval`, which in CPython 3.11 may end in a SystemError
+# ("recursion depth mismatch") where another thread is at it, too.
+_HEADERS = threading.Lock()
 
 
 def save_features(
@@ -144,7 +148,9 @@ class FeatureStore:
         if member is None:  # two threads may both read it: they find the same
             if not self._path(video).is_file():
                 self.require([video])
-            member = self._members[video] = _open_member(self._path(video), self.width)
+            with _HEADERS:
+                member = _open_member(self._path(video), self.width)
+            self._members[video] = member
         return member
 
 
