@@ -9,6 +9,7 @@ every global batch. Resuming is a jump, not a replay.
 import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import grain
@@ -19,6 +20,18 @@ from abaw_jax.data.transforms import Transform
 from abaw_jax.errors import InputError
 
 Batch = dict[str, np.ndarray]
+
+
+class Curriculum(NamedTuple):
+    """Some examples first, others later.
+
+    late: bool (n,), which of the examples come later; some of them and not all.
+    steps: over how many, from 0, the chance that an example is a late one rises linearly from 0 to
+        1, where it stays.
+    """
+
+    late: np.ndarray
+    steps: int
 
 
 def image_batches(
@@ -33,6 +46,7 @@ def image_batches(
     process: tuple[int, int] = (0, 1),
     threads: int = 2,
     decode: Callable[[bytes], dict] = decode_record,
+    curriculum: Curriculum | None = None,
 ) -> Iterator[Batch]:
     """Endless shuffled batches of augmented images; every epoch has its own order.
 
@@ -47,6 +61,7 @@ def image_batches(
         process: (index, count) of this process.
         threads: readers; 0 reads in the caller's thread.
         decode: encoded record -> dict with at least `image`; `video`, `frame` name it in errors.
+        curriculum: which of `indices` come later, and when; None: all alike.
 
     Returns: an iterator of this process's part of each batch, b = batch_size / process count:
         image uint8 (b, H, W, 3), and with labels: label (b, K), mask bool (b,), all True.
@@ -75,6 +90,7 @@ def image_batches(
         start_step=start_step,
         process=process,
         threads=threads,
+        curriculum=curriculum,
     )
 
 
@@ -131,26 +147,33 @@ def shuffled_batches(
     start_step: int = 0,
     process: tuple[int, int] = (0, 1),
     threads: int = 2,
+    curriculum: Curriculum | None = None,
 ) -> Iterator[Batch]:
     """Endless batches of `make(i, rng)`, i a shuffled 0 .. count-1, anew in every epoch.
 
     `rng` is seeded by the position in the global sequence. The remaining arguments are those of
-    `image_batches`.
+    `image_batches`. With a curriculum each of the two parts has an order of its own, whose places
+    pass as positions do, whichever part they take: so a position's example follows from it alone.
     """
     local = _local_size(count, batch_size, process, threads)
+    parts = [np.arange(count)] if curriculum is None else _split(count, curriculum)
     if seed < 0 or start_step < 0:
         raise InputError(f"seed {seed}, start_step {start_step}: expected numbers from 0 up")
     order_key, draw_key = (
         int(x) for x in np.random.SeedSequence(seed).generate_state(2, np.uint64)
     )
 
-    @functools.lru_cache(maxsize=4)  # threads may stand on both sides of an epoch's end
-    def order(epoch: int) -> np.ndarray:
-        return _generator(order_key, epoch).permutation(count)
+    # Threads may stand on both sides of an epoch's end.
+    @functools.lru_cache(maxsize=4 * len(parts))
+    def order(part: int, epoch: int) -> np.ndarray:
+        return _generator(order_key, epoch).permutation(parts[part])
 
     def example(position: int) -> Batch:
-        epoch, place = divmod(position, count)
-        return make(int(order(epoch)[place]), _generator(draw_key, position))
+        rng, part = _generator(draw_key, position), 0
+        if curriculum is not None:
+            part = int(rng.random() < position // batch_size / curriculum.steps)
+        epoch, place = divmod(position, len(parts[part]))
+        return make(int(order(part, epoch)[place]), rng)
 
     def read(step: int) -> Batch:
         first = step * batch_size
@@ -161,6 +184,17 @@ def shuffled_batches(
     # time an image; its shuffle takes 2.5 us for one of 600,000, but 19 us for one of 1,000 and
     # 5 ms for one of 3.
     return _iterate(grain.MapDataset.range(start_step, sys.maxsize).map(read), threads)
+
+
+def _split(count: int, curriculum: Curriculum) -> list[np.ndarray]:
+    """Numbers of the examples that come first, and of those that come later."""
+    late, steps = np.asarray(curriculum.late, bool), curriculum.steps
+    if late.shape != (count,) or late.all() or not late.any() or steps < 1:
+        raise InputError(
+            f"curriculum of {late.sum()} late ones among {late.size} examples over {steps} steps; "
+            f"expected some of {count}, not all, and at least 1 step"
+        )
+    return [np.flatnonzero(~late), np.flatnonzero(late)]
 
 
 def _generator(key: int, number: int) -> np.random.Generator:

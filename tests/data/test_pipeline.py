@@ -210,6 +210,52 @@ def test_impossible_arguments_are_input_errors_at_once(faces, options, message):
     assert faces.reads == 0
 
 
+LATE = np.arange(COUNT) % 3 == 0
+CURRICULUM = pipeline.Curriculum(LATE, 20)
+
+
+def test_a_curriculum_goes_from_early_to_late_examples():
+    late = np.arange(90) >= 40
+    stream = pipeline.shuffled_batches(
+        90,
+        lambda i, rng: {"x": i},
+        batch_size=100,
+        seed=4,
+        threads=0,
+        curriculum=pipeline.Curriculum(late, 20),
+    )
+    drawn = np.stack([next(stream)["x"] for _ in range(30)])
+    stream.close()
+    shares = late[drawn].mean(axis=1)
+    expected = np.minimum(np.arange(30) / 20, 1)
+    assert shares[0] == 0 and (shares[20:] == 1).all()
+    np.testing.assert_allclose(shares, expected, atol=0.2)
+    assert np.abs((shares - expected).mean()) < 0.02
+    # Of each part every example is drawn; all late ones in every epoch once there are no others.
+    assert set(drawn.ravel().tolist()) == set(range(90))
+    for epoch in drawn[20:].reshape(-1, 50):
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(40, 90))
+
+
+def test_the_order_of_a_curriculum_follows_from_seed_and_step(faces):
+    whole = batches(faces, 24, curriculum=CURRICULUM)
+    resumed = batches(faces, 11, start_step=13, threads=0, curriculum=CURRICULUM)
+    assert_same(resumed, whole[13:])
+    for part in range(2):
+        found = batches(faces, 24, process=(part, 2), curriculum=CURRICULUM)
+        assert_same(found, [{k: v[part::2] for k, v in batch.items()} for batch in whole])
+    other = batches(faces, 24, seed=6, curriculum=CURRICULUM)
+    assert any((a["label"] != b["label"]).any() for a, b in zip(whole, other, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("late", "steps"), [(LATE[1:], 5), (LATE | True, 5), (LATE & False, 5), (LATE, 0)]
+)
+def test_an_impossible_curriculum_is_named(faces, late, steps):
+    with pytest.raises(InputError, match=f"among {len(late)} examples over {steps} steps"):
+        batches(faces, 1, curriculum=pipeline.Curriculum(late, steps))
+
+
 def test_batches_from_written_records(tmp_path):
     frames = [(n, face(n, n)) for n in range(1, 12)]
     labels = {"expr": np.arange(12, dtype=np.int32)[:, None] % 8}
