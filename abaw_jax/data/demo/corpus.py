@@ -11,7 +11,7 @@ import time
 import cv2
 import tqdm
 
-from abaw_jax.data.demo import clips, recordings, settings, stills
+from abaw_jax.data.demo import clips, recordings, settings, singles, stills
 from abaw_jax.data.demo.footage import PARTS
 from abaw_jax.data.demo.plan import SHARED
 from abaw_jax.errors import InputError
@@ -20,7 +20,7 @@ from abaw_jax.files import read_json, write_json
 STAMP = "demo_corpus.json"  # written last: the corpus is whole
 BEGUN = ".demo_corpus_begun.json"  # written first: whose unfinished corpus this is
 # Corpus -> the modules that each plan, write and sum up parts of one kind.
-CORPORA = {"expr": (recordings,), "ce": (recordings, stills), "emi": (clips,)}
+CORPORA = {"expr": (recordings,), "ce": (recordings, stills, singles), "emi": (clips,)}
 
 
 def generate(

@@ -34,9 +34,10 @@ CLIP_SIZES = {  # clips of EMI and their frames
     "large": ((2400, 800, 300), (20, 60)),
 }
 CLIPS_PER_PERSON = 2
-STILLS = {  # images of each of eleven compounds beside CE's videos: train, test
+# Images beside CE's videos, of each of eleven compounds and of seven basic expressions: train, test
+STILLS = {
     "tiny": (6, 3),
-    "default": (200, 50),  # RAF-DB has 3,162 and 792 in all
+    "default": (200, 50),  # RAF-DB has 3,162 and 792 compounds in all, 12,271 and 3,068 others
     "large": (600, 150),
 }
 PAIR_SHARE = 0.14  # videos that show two people (`_left`, `_right`)

@@ -56,14 +56,14 @@ def write(job: tuple[str, int, Stills]) -> str:
     folder = new_folder(out, part)
     for number in range(1, stills.count + 1):
         rng = stream(seed, "still", stills.split, stills.name, number)
-        image = _take(rng, CLASSES[stills.name])
+        image = take(rng, CLASSES[stills.name])
         (folder / f"{stills.split}_{number:05d}_aligned.jpg").write_bytes(image)
     put(out, part, out / ROOT / stills.split / stills.folder)
     return part
 
 
-def _take(rng: np.random.Generator, parts: tuple[int, int]) -> bytes:
-    """One person who shows a compound of two expressions, once: a JPEG."""
+def take(rng: np.random.Generator, parts: tuple[int, ...]) -> bytes:
+    """One person who shows an expression, or a compound of two, once: a JPEG."""
     person, scene = draw_person(rng), draw_scene(rng)
     units = vary(rng, blend(rng, parts)) * rng.uniform(*settings.STILL_STRENGTH) * person.gain
     silent, still = np.zeros((0, 3), np.float32), np.zeros(1)

@@ -127,9 +127,9 @@ def _apex(rng: np.random.Generator, label: int, clear: bool) -> tuple[np.ndarray
     return vary(rng, own), rehearsed
 
 
-def blend(rng: np.random.Generator, parts: tuple[int, int]) -> np.ndarray:
-    """Action units of a compound of two expressions, the stronger in each unit: (12,)."""
-    shares = rng.uniform(*settings.BLEND, (2, 1))
+def blend(rng: np.random.Generator, parts: tuple[int, ...]) -> np.ndarray:
+    """Action units of a compound of expressions, the stronger in each unit: (12,)."""
+    shares = rng.uniform(*settings.BLEND, (len(parts), 1))
     return (shares * ex.PROTOTYPES[list(parts)]).max(axis=0)
 
 
