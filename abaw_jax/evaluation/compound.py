@@ -19,17 +19,8 @@ from abaw_jax.evaluation.predictions import Prediction
 from abaw_jax.evaluation.scenes import kmeans
 from abaw_jax.evaluation.stacking import as_values
 from abaw_jax.tracks import CE, EXPR
+from abaw_jax.tracks.targets import PARTS
 
-# The basic expressions of each class; the noun of its adverb, and the adjective's.
-PARTS = {
-    "Fearfully_Surprised": ("Fear", "Surprise"),
-    "Happily_Surprised": ("Happiness", "Surprise"),
-    "Sadly_Surprised": ("Sadness", "Surprise"),
-    "Disgustedly_Surprised": ("Disgust", "Surprise"),
-    "Angrily_Surprised": ("Anger", "Surprise"),
-    "Sadly_Fearful": ("Sadness", "Fear"),
-    "Sadly_Angry": ("Sadness", "Anger"),
-}
 # Frames of each class in the whole of C-EXPR-DB, as published.
 FREQUENCIES = (14445, 24915, 10780, 10637, 10535, 10112, 8878)
 FIRST, SECOND = np.array(

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from abaw_jax.evaluation.compound import PARTS
 from abaw_jax.tracks import CE, EXPR
+from abaw_jax.tracks.targets import PARTS
 
 
 def face(**probabilities):
