@@ -1,6 +1,6 @@
 """Labels of frames: an encoder with a head on single images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -32,6 +32,7 @@ def make_frames_task(
     activation: str | None = None,
     mixup: float = 0.0,
     cutmix: float = 0.0,
+    read: Callable[[jax.Array], jax.Array] | None = None,
     also: Sequence[Goal] = (),
     **options: Any,
 ) -> Task:
@@ -42,14 +43,17 @@ def make_frames_task(
     (B,) (False = padding). Rows that are padding or unlabelled count for nothing. loss, activation,
     options: as `make_loss`; with cross-entropy's class_weights the normaliser is the sum of the
     rows' weights, as in torch. mixup, cutmix: alpha of the Beta distribution, 0 = off; with both,
-    each batch draws one of them. predict gives `probabilities` (B, C), `features` (B, D).
+    each batch draws one of them. read: the track's logits -> values of what it is learnt for, in
+    place of its activation (`tracks.targets`). predict gives `probabilities` (B, C), `features`
+    (B, D).
 
     also: goals of further tracks (see `tasks.goals`), of which the model has a head each, in this
     order; label then holds the labels of all, side by side, and predict gives what `output_names`
     says besides. Raises InputError as `make_loss` and `check_tracks`, and for mixing with a loss
     that judges rows together.
     """
-    goals = (make_goal(track, loss, activation, **options), *also)
+    own = make_goal(track, loss, activation, **options)
+    goals = (own._replace(activate=read) if read else own, *also)
     check_tracks([goal.track for goal in goals])
     mixed = bool(mixup or cutmix)
     for goal in goals:
