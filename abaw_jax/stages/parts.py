@@ -26,6 +26,7 @@ from abaw_jax.tasks.reconstruct import make_reconstruct_task
 from abaw_jax.tasks.sequences import make_sequences_task
 from abaw_jax.tasks.task import Normalise, Task, normalise_by_channel, normalise_by_image
 from abaw_jax.tracks import TRACKS
+from abaw_jax.tracks.targets import find_target
 from abaw_jax.tracks.together import split_labels
 from abaw_jax.tracks.track import Track
 from abaw_jax.training.loop import TrainResult
@@ -119,8 +120,11 @@ def make_pretrain_task(config: Any) -> Task:
 
 
 def section_tracks(section: Any, track: Track) -> list[Track]:
-    """The tracks that a training section learns: the config's own, then those of its `also`."""
-    return [track, *(TRACKS[key] for key in sorted(section.get("also") or {}))]
+    """The tracks that a training section learns: the config's own, or what its `target` names,
+    then those of its `also`."""
+    target = find_target(track, section.get("target"))
+    own = target.track if target else track
+    return [own, *(TRACKS[key] for key in sorted(section.get("also") or {}))]
 
 
 def further_classes(section: Any, track: Track) -> dict[str, Any]:
@@ -134,22 +138,24 @@ def make_finetune_task(
 ) -> Task:
     """Labels of frames as the section `finetune` says; weights: those of `make_loss_weights`."""
     section = config.finetune
-    further = section_tracks(section, track)[1:]
+    learnt, *further = section_tracks(section, track)
+    target = find_target(track, section.get("target"))
     model = FrameClassifier(
         make_encoder(config),
-        track.outputs,
+        learnt.outputs,
         section.pooling,
         section.dropout,
         also=tuple((other.key, other.outputs) for other in further),
     )
     return make_frames_task(
         model,
-        track,
+        learnt,
         normalise=make_normalise(config),
+        read=target.read if target else None,
         mixup=section.mixup,
         cutmix=section.cutmix,
         also=make_further_goals(section, further, weights),
-        **make_loss_arguments(section, (weights or {}).get(track.key)),
+        **make_loss_arguments(section, (weights or {}).get(learnt.key)),
     )
 
 
