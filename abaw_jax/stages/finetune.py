@@ -9,6 +9,10 @@ Each encoder starts from pretrain/model where there is one. The parameters that 
 validation crops are kept. With tracks in `finetune.also` a crop counts for each track that it has a
 label of; the config's own decides which parameters are best. Of another track in its place, and of
 encoders that are finished and not trained here, see `encoder.py`.
+
+With `finetune.target` another thing is learnt in place of the track, which is read from it
+(`tracks/targets.py`); with `finetune.curriculum` the easier of its examples come first, and the
+others' share rises to 1 over that part of the schedule. The score is the track's.
 """
 
 import math
@@ -19,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from abaw_jax.data.pipeline import image_batches, image_epoch
+from abaw_jax.data.pipeline import Curriculum, image_batches, image_epoch
 from abaw_jax.data.records import load_index, open_records
 from abaw_jax.data.transforms import make_eval_transform
 from abaw_jax.data.views import FACE, VIEWS
@@ -40,6 +44,7 @@ from abaw_jax.stages.parts import (
 )
 from abaw_jax.stages.views import tuning_folder
 from abaw_jax.tasks.task import Task
+from abaw_jax.tracks.targets import find_target
 from abaw_jax.tracks.together import join_labels, output_names, score_tracks, split_labels
 from abaw_jax.tracks.track import Track
 from abaw_jax.training.loop import TrainResult, train
@@ -47,12 +52,14 @@ from abaw_jax.training.step import make_predict
 
 
 def labelled(context: Context, split: str) -> tuple[Any, np.ndarray, np.ndarray]:
-    """(records, indices of those with a label of any track, labels (R, W) of all) of a split.
+    """(records, indices of those with a label of any track, labels (R, W) of all) of a split: of
+    what is learnt in training, of what is scored elsewhere.
 
     Raises InputError where a track has no label at all; of the validation set this is asked of the
     first track alone.
     """
-    folder, tracks = context.folder("prepare") / "records", learnt(context)
+    folder = context.folder("prepare") / "records"
+    tracks = learnt(context) if split == "train" else scored(context)
     index = load_index(folder, split)
     labels = [index.record_labels(track.key) for track in tracks]
     valid = np.stack([track.valid(rows) for track, rows in zip(tracks, labels, strict=True)])
@@ -63,8 +70,13 @@ def labelled(context: Context, split: str) -> tuple[Any, np.ndarray, np.ndarray]
 
 
 def learnt(context: Context) -> list[Track]:
-    """The tracks that the stage learns; the first decides which parameters are best."""
+    """The tracks that the stage learns, with the target in place of the first where there is one."""
     return section_tracks(context.config.finetune, frames_track(context))
+
+
+def scored(context: Context) -> list[Track]:
+    """The tracks that the stage is scored by; the first decides which parameters are best."""
+    return [frames_track(context), *learnt(context)[1:]]
 
 
 def run(context: Context) -> dict:
@@ -72,7 +84,7 @@ def run(context: Context) -> dict:
     that of the whole face. A given encoder is taken, and has no score here."""
     if context.config.finetune.encoder:
         return _take(context)
-    track, views = learnt(context)[0], context.config.finetune.views
+    track, views = frames_track(context), context.config.finetune.views
     results = {view: _tune(context, view, number) for number, view in enumerate(views)}
     figures, score = training_figures(results[FACE]), track.score_name
     figures |= {f"{v}_{score}": r.metrics[score] for v, r in results.items() if v != FACE}
@@ -103,12 +115,13 @@ def _take(context: Context) -> dict:
 
 def _tune(context: Context, view: str, number: int) -> TrainResult:
     """Train the classifier of a view, the number-th from 0, and write its model."""
-    config, folder, track = context.config, tuning_folder(context, view), learnt(context)[0]
+    config, folder, track = context.config, tuning_folder(context, view), frames_track(context)
     section, seed = config.finetune, config.seed + number
     records, indices, labels = labelled(context, "train")
     weights = make_loss_weights(section, labels[indices], track)
     task = make_finetune_task(config, track, weights)
     steps, epoch = count_steps(section, len(indices))
+    curriculum = make_curriculum(section, track, labels[indices], steps)
     result = train(
         task,
         make_batches=lambda start: image_batches(
@@ -121,6 +134,7 @@ def _tune(context: Context, view: str, number: int) -> TrainResult:
             start_step=start,
             process=(jax.process_index(), jax.process_count()),
             threads=config.threads,
+            curriculum=curriculum,
         ),
         optimizer=make_schedule_optimizer(section, len(indices)),
         steps=steps,
@@ -152,6 +166,24 @@ def _tune(context: Context, view: str, number: int) -> TrainResult:
     return result
 
 
+def make_curriculum(
+    section: Any, track: Track, labels: np.ndarray, steps: int
+) -> Curriculum | None:
+    """In which order training examples come, as the section `finetune` says, whose schedule has
+    so many steps; None for any order. labels (n, W): the target's. Raises InputError where all
+    are of one kind."""
+    share = section.get("curriculum")
+    if not share:
+        return None
+    late = find_target(track, section.target).late(labels)
+    if late.all() or not late.any():
+        raise InputError(
+            f"config.finetune.curriculum: of {len(late)} training images {late.sum()} are of two "
+            "emotions; expected images of one too (config.corpus.singles), or 0 for no curriculum"
+        )
+    return Curriculum(late, max(round(share * steps), 1))
+
+
 def pretrained(context: Context) -> Callable[[Any], Any] | None:
     """Puts the pre-trained encoder into fresh parameters; None without pre-training."""
     folder = context.folder("pretrain") / "model"
@@ -170,7 +202,7 @@ def make_evaluate(
     context: Context, task: Task, view: str = FACE
 ) -> Callable[[Any, Any], dict[str, float]]:
     """Figures (`score_tracks`) on the validation crops, one by one, or on the clips they are of."""
-    config, tracks = context.config, learnt(context)
+    config, tracks = context.config, scored(context)
     records, indices, labels = labelled(context, "validation")
     index = load_index(context.folder("prepare") / "records", "validation")
     videos, truth = index.record_videos()[indices], labels[indices]
