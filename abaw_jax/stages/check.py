@@ -39,6 +39,7 @@ from abaw_jax.stages.prepare import make_cleaning
 from abaw_jax.stages.views import check_views
 from abaw_jax.tasks.goals import check_tracks
 from abaw_jax.tracks import TRACKS, Track
+from abaw_jax.tracks.targets import find_target
 from abaw_jax.training.partition import check_batch
 
 TRAINED = ("pretrain", "finetune", "sequence")
@@ -129,6 +130,7 @@ def check_config(config: Any, mesh: Mesh) -> None:
         with _within(f"config.{name}"):
             check_batch(section.batch_size, mesh, section.accumulate)
             make_schedule_optimizer(section, 10 * section.batch_size)
+    _check_target(config)
     _check_tracks(config)
     for name, make_task in (("finetune", make_finetune_task), ("sequence", make_sequence_task)):
         with _within(f"config.{name}"):
@@ -173,6 +175,20 @@ def _check_frozen(config: Any) -> None:
         raise InputError(
             f"config.finetune.frozen_blocks: {count} blocks that nothing has trained; set it to 0, "
             "or config.pretrain.epochs above 0"
+        )
+
+
+def _check_target(config: Any) -> None:
+    """Raise InputError for a target that the track lacks, or a curriculum of what has no order."""
+    name, share = config.finetune.get("target"), config.finetune.get("curriculum", 0.0)
+    with _within("config.finetune"):
+        target = find_target(_main_track(config, "finetune"), name)
+    if not 0 <= share <= 1:
+        raise InputError(f"config.finetune.curriculum: {share}; expected a share from 0 to 1")
+    if share and not (target and target.late):
+        raise InputError(
+            f"config.finetune.curriculum: {share} with target {name!r}, of which no images come "
+            "before others; expected 0, or target 'basic'"
         )
 
 
@@ -285,8 +301,8 @@ def _check_loss(config: Any, name: str, make_task: Callable[..., Any]) -> None:
     The labels are not known yet: weights of 1 stand for those that a rule will find in them.
     """
     section, weights, main = config[name], {}, _main_track(config, name)
-    for track in section_tracks(section, main):
-        part = section if track is main else section.also[track.key]
+    for number, track in enumerate(section_tracks(section, main)):
+        part = section.also[track.key] if number else section
         if part.get("loss") == "ccc_sequence" and section.get("head") == "last":
             raise InputError(
                 "loss ccc_sequence: of one frame, as config.sequence.head is 'last'; expected ccc"

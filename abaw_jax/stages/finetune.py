@@ -70,7 +70,7 @@ def labelled(context: Context, split: str) -> tuple[Any, np.ndarray, np.ndarray]
 
 
 def learnt(context: Context) -> list[Track]:
-    """The tracks that the stage learns, with the target in place of the first where there is one."""
+    """The tracks that the stage learns, the target in place of the first where there is one."""
     return section_tracks(context.config.finetune, frames_track(context))
 
 
