@@ -26,7 +26,7 @@ OWN = ("kind", "root", "demo_size", "max_damaged", "persons", "clean")
 # Paths in the section `corpus`: of label files or folders of them, and folders of images.
 FILES = (
     "annotations", "test_list", "test_example", "train_table", "validation_table", "test_table",
-    "images", "videos",
+    "images", "singles", "videos",
 )  # fmt: skip
 FOLDERS = ("image_roots", "face_images")
 PERSONS = "persons.json"

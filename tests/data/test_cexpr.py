@@ -1,4 +1,4 @@
-"""C-EXPR-DB with RAF-DB's compound images: crops or whole frames, rows by the example."""
+"""C-EXPR-DB with RAF-DB's images: crops or whole frames, rows by the example, targets."""
 
 import struct
 from fractions import Fraction
@@ -15,6 +15,7 @@ from abaw_jax.data.demo.container import write_container
 from abaw_jax.data.images import VideoFrame, identity, read_image
 from abaw_jax.data.records import IMAGE_SET
 from abaw_jax.tracks import CE
+from abaw_jax.tracks.targets import BASIC, COMPOUNDS, PARTS
 
 FRAMES = 11
 # Of video 02 one row more than the decoder finds, of 03 one fewer.
@@ -35,13 +36,18 @@ def grey(content):
 
 
 class Tree:
-    """Video 01 as crops, 02 and 03 as files, and images of three classes."""
+    """Video 01 as crops, 02 and 03 as files, two images of each compound, ten single emotions."""
 
     def __init__(self, root):
         self.root = root
-        for split, name in (("train", "Sadly Angry"), ("train", "Sadly Disgusted"),
-                            ("test", "Happily Surprised")):  # fmt: skip
-            fill(root / "raf" / split / name, f"{split}_1_aligned.jpg", f"{split}_2_aligned.jpg")
+        for split in ("train", "test"):
+            for name in COMPOUNDS.classes:
+                folder = root / "raf" / split / name.replace("_", " ")
+                fill(folder, f"{split}_1_aligned.jpg", f"{split}_2_aligned.jpg")
+        names = [f"{split}_{n:05d}" for split in ("train", "test") for n in range(1, 11)]
+        fill(root / "basic" / "aligned", *(f"{name}_aligned.jpg" for name in names))
+        rows = [f"{name}.jpg {n % 7 + 1}" for n, name in enumerate(names)]
+        write(root / "basic" / "list_patition_label.txt", "\n".join([*rows, ""]))
         fill(root / "crops" / "01", "00002.jpg", "00003.jpg", "00005.jpg", "._00002.jpg")
         film(root / "videos" / "02.mp4")
         film(root / "videos" / "03.avi")
@@ -73,9 +79,11 @@ def test_images_are_learnt_from_and_videos_predicted(tree, capsys):
     train, validation, test = tree.read()
     assert [split.name for split in (train, validation, test)] == ["train", "validation", "test"]
     assert [[v.name for v in split.videos] for split in (train, validation)] == [[IMAGE_SET]] * 2
-    sadly_angry, happily_surprised = 6, 1
-    assert train.videos[0].labels["ce"].ravel().tolist() == [sadly_angry] * 2 + [CE.invalid] * 2
-    assert validation.videos[0].labels["ce"].ravel().tolist() == [happily_surprised] * 2
+    for split in (train, validation):
+        labels = split.videos[0].labels
+        assert np.bincount(labels["compounds"][:, 0]).tolist() == [2] * 11
+        known = labels["compounds"] < CE.outputs
+        assert labels["ce"].tolist() == np.where(known, labels["compounds"], CE.invalid).tolist()
     assert {video.name: video.rows for video in test.videos} == ROWS
     assert [[number for number, _ in video.frames] for video in test.videos] == [
         [2, 3, 5],
@@ -92,6 +100,59 @@ def test_images_are_learnt_from_and_videos_predicted(tree, capsys):
     assert [split.name for split in tree.read(test_example="")] == ["train", "validation"]
 
 
+def test_single_emotions_are_learnt_beside_pairs(tree):
+    plain = tree.read(test_example="")
+    train, validation = tree.read(test_example="", singles=str(tree.root / "basic"))
+    assert facts(validation) == facts(plain[1])
+    (video,) = train.videos
+    assert video.name == IMAGE_SET and video.rows == 22 + 10
+    for key in ("ce", "compounds"):
+        before = plain[0].videos[0].labels[key]
+        assert video.labels[key].tolist() == before.tolist() + [[CE.invalid]] * 10
+    pairs, singles = np.split(video.labels["basic"], [22])
+    for row, (label,) in zip(pairs, plain[0].videos[0].labels["compounds"], strict=True):
+        shown = {BASIC.classes[k] for k in np.flatnonzero(row)}
+        assert shown == set(PARTS[COMPOUNDS.classes[label]])
+    order = ["Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", None]
+    for number, row in enumerate(singles):
+        shown = order[number % 7]
+        assert row.tolist() == [int(name == shown) for name in BASIC.classes]
+    paths = [path for _, path in video.frames]
+    assert [number for number, _ in video.frames] == list(range(1, 33))
+    assert all("basic/aligned/train_" in path for path in paths[22:])
+
+
+def facts(split):
+    """Images and labels of a split of one video."""
+    (video,) = split.videos
+    return video.frames, {key: rows.tolist() for key, rows in video.labels.items()}
+
+
+def test_a_class_without_images_is_named(tree):
+    raf, basic = tree.root / "raf", tree.root / "basic"
+    for path in (raf / "train" / "Sadly Disgusted").iterdir():
+        path.unlink()
+    refused(tree.read, raf / "train", "has no image of Sadly Disgusted", "11")
+    fill(raf / "train" / "Sadly Disgusted", "1.jpg")
+    (raf / "test" / "Sadly Angry").rename(tree.root / "gone")
+    refused(tree.read, raf / "test", "has no image of Sadly Angry", "11")
+    (tree.root / "gone").rename(raf / "test" / "Sadly Angrily")
+    refused(tree.read, raf / "test" / "Sadly Angrily", "is no compound", "'Sadly Angry'")
+    (raf / "test" / "Sadly Angrily").rename(raf / "test" / "Sadly Angry")
+
+    def read():
+        return tree.read(singles=str(basic))
+
+    listing, rows = basic / "list_patition_label.txt", ["train_00001.jpg 5", "train_00002.jpg 7"]
+    write(listing, "\n".join(rows))
+    refused(read, basic, "no image of Anger, Disgust, Fear, Happiness, Surprise", "6")
+    write(listing, "test_00001.jpg 5\n")
+    refused(read, basic, "no train image")
+    write(listing, "train_00001.jpg 8\n")
+    refused(read, f"{listing}:1", "1 to 7")
+    refused(lambda: tree.read(singles=str(tree.root / "absent")), tree.root / "absent")
+
+
 def test_frames_of_videos_become_records(tree, monkeypatch):
     """Shards begin in the midst of a video; each thread decodes for itself."""
     monkeypatch.setattr(writer, "SHARD_IMAGES", 4)
@@ -103,6 +164,7 @@ def test_frames_of_videos_become_records(tree, monkeypatch):
     rows = [records.decode_record(found[i]) for i in range(len(found))]
     for row in rows[3:]:
         assert row["video"] in ("02", "03") and row["ce"].tolist() == [CE.invalid]
+        assert row["basic"].tolist() == [BASIC.invalid] * 6
         assert grey(row["image"]) == pytest.approx(20 * row["frame"], abs=4)
 
 

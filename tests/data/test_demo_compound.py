@@ -80,14 +80,19 @@ def test_images_of_compounds_lie_beside_the_videos(tree):
         test_example=out / EXAMPLE,
     )
     assert summary["stills"] == {"train": 66, "test": 33}
+    assert summary["singles"] == {"train": 42, "test": 21}
     for split, count in ((train, 6), (validation, 3)):
         labels = split.videos[0].labels["ce"].ravel()
         classes, counts = np.unique(labels, return_counts=True)
         assert classes.tolist() == [-1, *range(7)] and counts.tolist() == [4 * count, *[count] * 7]
+        assert (split.videos[0].labels["basic"].sum(axis=1) == 2).all()
     assert all(video.frames for video in test.videos)
     assert {**ex.COMPOUNDS, **ex.MORE_COMPOUNDS} == stills.CLASSES
-    images = [pathlib.Path(path).read_bytes() for _, path in train.videos[0].frames]
-    assert len(set(images)) == 66
+    more, _ = read_corpus("cexpr", images=out / "rafdb_compound", singles=out / "rafdb")
+    counts = more.videos[0].labels["basic"][66:].sum(axis=0)
+    assert counts.tolist() == [6] * 6 and more.videos[0].rows == 66 + 42  # and six neutral ones
+    images = [pathlib.Path(path).read_bytes() for _, path in more.videos[0].frames]
+    assert len(set(images)) == 66 + 42
 
 
 def test_the_test_set_has_its_truth_apart(tree):

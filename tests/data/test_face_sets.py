@@ -176,7 +176,10 @@ def test_compound(tmp_path, spelt):
     found = zip(paths(train), train.videos[0].labels["ce"].ravel().tolist(), strict=True)
     assert sorted(found) == sorted((f"{i}.jpg", label) for i, label in enumerate(LABELS))
     assert [CE.classes[LABELS[i]] for i in (4, 7)] == ["Fearfully_Surprised", "Sadly_Angry"]
-    assert test.videos[0].labels["ce"].tolist() == [[6]]
+    labels = test.videos[0].labels
+    assert labels["ce"].tolist() == labels["compounds"].tolist() == [[6]]
+    assert labels["basic"].tolist() == [[1, 0, 0, 0, 1, 0]]  # Anger, Sadness
+    assert sorted(train.videos[0].labels["compounds"].ravel().tolist()) == list(range(11))
     assert train.skipped == {"hidden_files": 1, "images_outside_classes": 1}
     assert test.skipped == {}
 

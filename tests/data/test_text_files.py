@@ -10,6 +10,7 @@ from corpus_trees import fill, jpeg, small_affwild2, write
 
 from abaw_jax.data.corpora import read_corpus
 from abaw_jax.tracks import EMI
+from abaw_jax.tracks.targets import COMPOUNDS
 
 UNITS = ",".join(["0"] * 12)
 
@@ -77,7 +78,8 @@ def celeba(root):
 
 def cexpr(root):
     for split in ("train", "test"):
-        write(root / "raf" / split / "Sadly Angry" / "1.jpg", jpeg())
+        for name in COMPOUNDS.classes:
+            write(root / "raf" / split / name / "1.jpg", jpeg())
     fill(root / "crops" / "01", "00001.jpg")
     lines = ["image_location,Fearfully_Surprised,Happily_Surprised,Sadly_Surprised,"
              "Disgustedly_Surprised,Angrily_Surprised,Sadly_Fearful,Sadly_Angry"]  # fmt: skip

@@ -1,8 +1,9 @@
 """C-EXPR-DB, which has no labels, with the compound images of RAF-DB to learn from.
 
 Source: Kollias, "Multi-label compound expression recognition: C-EXPR database and network", CVPR
-2023, whose 56 videos are the CE track's test set; for the images see rafdb_compound.py. Trained on
-the one and tested on the other as in system `fuxi` (arXiv 2403.10825).
+2023, whose 56 videos are the CE track's test set; for the images see rafdb_compound.py and, of one
+emotion each, rafdb.py. Trained on these and tested on the others as in system `fuxi` (arXiv
+2403.10825).
 
 Faces are not looked for here. Where a video comes as crops, `<root>/01/00001.jpg`, these are taken;
 where it comes as the file `01.mp4` alone, its whole frames are, in which the face may be small.
@@ -13,13 +14,16 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from abaw_jax.data.corpora import image_folder, rafdb_compound, video_folders
+import numpy as np
+
+from abaw_jax.data.corpora import image_folder, rafdb, rafdb_compound, video_folders
 from abaw_jax.data.images import Image, VideoFrame
 from abaw_jax.data.records import IMAGE_SET, Split, Video
 from abaw_jax.data.video import count_frames
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.submission import read_example
-from abaw_jax.tracks import CE
+from abaw_jax.tracks import CE, EXPR, Track
+from abaw_jax.tracks.targets import BASIC, COMPOUNDS
 
 ENDINGS = (".mp4", ".avi")
 FRAME_SIDE = 400  # pixels: of 16:9 that leaves 225 rows, and models look at 224
@@ -33,6 +37,7 @@ def read(
     videos: str | os.PathLike | None = None,
     test_example: str | os.PathLike | None = None,
     max_unmatched: int = 1000,
+    singles: str | os.PathLike | None = None,
 ) -> list[Split]:
     """Read labelled images and unlabelled videos.
 
@@ -45,6 +50,8 @@ def read(
         are; None or '' for no test set.
       max_unmatched: how many frames without a row in the example a video may have, see
         `video_folders.match_rows`.
+      singles: RAF-DB's basic set, whose training images are added to the training set, with labels
+        of basic emotions alone; None or '' without.
 
     Returns:
       Splits train and validation, of one video named `IMAGE_SET` each, and test. The example has
@@ -52,15 +59,48 @@ def read(
       example's rows, and of its frames those beyond them are left out.
 
     Raises:
-      InputError: anything missing, malformed or contradictory.
+      InputError: anything missing, malformed or contradictory; a class without an image.
     """
-    splits = [_labelled(split) for split in rafdb_compound.read(images)]
+    found = {split.name: split for split in rafdb_compound.read(images)}
     for raf, name in SPLITS.items():
-        if name not in {split.name for split in splits}:
+        if raf not in found:
             raise InputError(f"{images}: has no folder {raf}, which is the {name} set; add it")
+        _check_classes(f"{images}/{raf}", COMPOUNDS, found[raf].videos[0].labels[COMPOUNDS.key])
+    if singles:
+        found["train"] = _add_singles(found["train"], singles)
+    splits = [_labelled(found[raf]) for raf in SPLITS]
     if test_example:
         splits.append(_read_test(image_roots, videos, test_example, max_unmatched))
     return splits
+
+
+def _check_classes(where: str, track: Track, labels: np.ndarray) -> None:
+    """Raise InputError for a class of the track that none of its labels (n, W) are of."""
+    absent = np.flatnonzero(~track.encode(labels).any(axis=0))
+    if len(absent):
+        lacking = ", ".join(track.classes[k].replace("_", " ") for k in absent)
+        raise InputError(
+            f"{where}: has no image of {lacking}; {track.name} are {track.outputs}: unpack all of "
+            "them"
+        )
+
+
+def _add_singles(split: Split, root: str | os.PathLike) -> Split:
+    """The training images of RAF-DB's basic set behind those of a split, which is one video."""
+    found = {part.name: part for part in rafdb.read(root)}
+    if "train" not in found:
+        raise InputError(f"{root}: its list names no train image; expected RAF-DB's basic set")
+    (video,), (more,) = split.videos, found["train"].videos
+    emotions = [EXPR.classes.index(name) for name in BASIC.classes]
+    basic = (more.labels[EXPR.key] == emotions).astype(BASIC.label_type)
+    _check_classes(str(root), BASIC, basic)
+    none = np.full((more.rows, 1), CE.invalid, CE.label_type)
+    own = {CE.key: none, COMPOUNDS.key: none, BASIC.key: basic}
+    labels = {key: np.concatenate([video.labels[key], rows]) for key, rows in own.items()}
+    paths = [path for part in (video, more) for _, path in part.frames]
+    skipped = dict(split.skipped)
+    image_folder.add_counts(skipped, found["train"].skipped)
+    return image_folder.labelled_set(split.name, paths, labels, skipped)
 
 
 def _labelled(split: Split) -> Split:

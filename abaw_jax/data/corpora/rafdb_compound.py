@@ -9,19 +9,21 @@ import os
 import pathlib
 import re
 
+import numpy as np
+
 from abaw_jax.data.corpora import image_folder
 from abaw_jax.data.records import Split
 from abaw_jax.errors import InputError
 from abaw_jax.tracks import CE
-
-OTHERS = ("Angrily_Disgusted", "Fearfully_Angry", "Happily_Disgusted", "Sadly_Disgusted")
+from abaw_jax.tracks.targets import BASIC, COMPOUNDS, pair_rows
 
 
 def read(root: str | os.PathLike) -> list[Split]:
     """Read `{train,test}/<Class Name>/*.jpg`.
 
     A class folder is known by its words: neither their order nor what is between them matters.
-    The images of the four classes that CE lacks are kept without a label.
+    Labels: `compounds`, one of all eleven; `ce`, none for the four classes that CE lacks; `basic`,
+    the two emotions of each.
 
     Raises:
       InputError: no such folder, no images, a folder with another name, two of the same class.
@@ -37,8 +39,7 @@ def _words(name: str) -> tuple[str, ...]:
     return tuple(sorted(filter(None, re.split(r"[\s_-]+", name.lower()))))
 
 
-LABELS = {_words(name): label for label, name in enumerate(CE.classes)}
-LABELS |= {_words(name): CE.invalid for name in OTHERS}
+LABELS = {_words(name): label for label, name in enumerate(COMPOUNDS.classes)}
 
 
 def _read_split(folder: pathlib.Path, name: str) -> Split:
@@ -48,7 +49,7 @@ def _read_split(folder: pathlib.Path, name: str) -> Split:
     for inner in folders:
         words = _words(inner.name)
         if words not in LABELS:
-            known = [n.replace("_", " ") for n in sorted((*CE.classes, *OTHERS))]
+            known = [n.replace("_", " ") for n in sorted(COMPOUNDS.classes)]
             near = difflib.get_close_matches(inner.name.replace("_", " ").title(), known, 1)
             raise InputError(
                 f"{inner}: {inner.name!r} is no compound expression"
@@ -63,4 +64,10 @@ def _read_split(folder: pathlib.Path, name: str) -> Split:
         image_folder.add_counts(skipped, more)
     if not images:
         raise InputError(f"{folder}: holds no images; expected <Class Name>/*.jpg in it")
-    return image_folder.image_set(name, images, skipped, CE)
+    compounds = np.array([[label] for _, label in images], COMPOUNDS.label_type)
+    labels = {
+        COMPOUNDS.key: compounds,
+        CE.key: np.where(compounds < CE.outputs, compounds, CE.invalid).astype(CE.label_type),
+        BASIC.key: pair_rows(compounds),
+    }
+    return image_folder.labelled_set(name, [path for path, _ in images], labels, skipped)
