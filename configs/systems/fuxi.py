@@ -81,12 +81,8 @@ def tiny(config: ConfigDict) -> None:
     config.sequence.collaborate.epochs = 2.0
 
 
-def paper(config: ConfigDict) -> None:
-    """As published, but for sound, and what costs a run for each: scenes, folds and the images of
-    other corpora, which sequence.scenes, sequence.folds and pretrain.corpora add.
-    """
-    base.paper(config)  # image and encoder, of which width, depth, heads, drop path: paper
-    _model(config)
+def pretraining(config: ConfigDict) -> None:
+    """The masked autoencoder at paper scale, for CE too."""
     config.pretrain.update(
         # Paper: 2 M faces of AffectNet, CASIA-WebFace, CelebA and IMDB-WIKI, which are those that
         # pretrain.corpora names; its schedule is not published.
@@ -105,6 +101,15 @@ def paper(config: ConfigDict) -> None:
         decoder_heads=16,
         crop_scale=(0.2, 1.0),  # not published; the original MAE's
     )
+
+
+def paper(config: ConfigDict) -> None:
+    """As published, but for sound, and what costs a run for each: scenes, folds and the images of
+    other corpora, which sequence.scenes, sequence.folds and pretrain.corpora add.
+    """
+    base.paper(config)  # image and encoder, of which width, depth, heads, drop path: paper
+    _model(config)
+    pretraining(config)
     config.finetune.update(  # paper: tuned for each task; how is not published
         epochs=5.0, batch_size=256, optimizer=base.optimizer(1e-4, layer_decay=0.65), dropout=0.0
     )  # fmt: skip
