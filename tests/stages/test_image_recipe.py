@@ -137,7 +137,7 @@ def test_six_emotions_are_learnt_singles_first(whole):
     labels = finetune.labelled(context, "train")[2]
     found = finetune.make_curriculum(config.finetune, CE, labels, 60)
     assert found.steps == 30 and found.late.tolist() == [True] * 33 + [False] * 10
-    with pytest.raises(InputError, match="of 33 training images 33 are .* config.corpus.singles"):
+    with pytest.raises(InputError, match="of 33 training images 33 are .*config.corpus.singles"):
         finetune.make_curriculum(config.finetune, CE, labels[:33], 60)
     # Scored by what is predicted: the seven classes of the images of pairs.
     assert len(finetune.labelled(context, "validation")[1]) == 2 * 7
