@@ -11,6 +11,11 @@ from abaw_jax.models.layers import AnyArray, Dense, Dropout, LayerNorm
 from abaw_jax.models.vit import ViT
 
 BETWEEN = ("norm", "relu")
+# Tokens of an encoder, CLS first, (B, 1 + N, D) -> (B, D).
+POOLINGS = {
+    "mean": lambda tokens: tokens[:, 1:].mean(axis=1),
+    "cls": lambda tokens: tokens[:, 0],
+}
 
 
 class MaskedBatchNorm(nn.Module):
@@ -53,11 +58,18 @@ class MaskedBatchNorm(nn.Module):
         return (normalised * scale + bias).astype(self.dtype)
 
 
+def pool_tokens(tokens: Float[AnyArray, "B N D"], pooling: str) -> Float[jax.Array, "B D"]:
+    """The feature of each image, normed by `fc_norm` of the module that calls it.
+
+    pooling "mean": mean of the patch tokens (MAE's `global_pool`); "cls": the CLS token.
+    """
+    return LayerNorm(epsilon=1e-6, name="fc_norm")(POOLINGS[pooling](tokens))
+
+
 class FrameClassifier(nn.Module):
     """ViT, pooled, normed and projected: images (B, S, S, 3) -> logits (B, C), features (B, D).
 
-    pooling "mean": mean of the patch tokens, then LayerNorm `fc_norm` (MAE's `global_pool`);
-    "cls": the CLS token, then the same norm.
+    pooling: as `pool_tokens`.
     also: (name, outputs) of further heads on the same features; their logits follow in C.
     """
 
@@ -71,9 +83,7 @@ class FrameClassifier(nn.Module):
     def __call__(
         self, images: Float[AnyArray, "B S S 3"], *, train: bool = False
     ) -> tuple[Float32[jax.Array, "B C"], Float32[jax.Array, "B D"]]:
-        tokens = self.encoder(images, train=train)
-        pooled = {"mean": lambda: tokens[:, 1:].mean(axis=1), "cls": lambda: tokens[:, 0]}
-        features = LayerNorm(epsilon=1e-6, name="fc_norm")(pooled[self.pooling]())
+        features = pool_tokens(self.encoder(images, train=train), self.pooling)
         dropped = Dropout(self.dropout)(features, train=train)
         # A head that starts near zero, as in MAE's fine-tuning code: first steps leave the
         # pre-trained encoder alone.

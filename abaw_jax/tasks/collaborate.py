@@ -39,7 +39,7 @@ from abaw_jax.tasks.goals import (
     make_goal,
     with_factors,
 )
-from abaw_jax.tasks.sequences import judged
+from abaw_jax.tasks.sequences import Inputs, judged, take_features
 from abaw_jax.tasks.task import Aux, Task
 from abaw_jax.tracks.track import Track
 
@@ -50,6 +50,7 @@ def make_collaborate_task(
     model: nn.Module,
     track: Track,
     *,
+    inputs: Inputs = take_features,
     beta: Sequence[float] = (5.0, 2.0),
     hard: float = 0.25,
     share: float = 0.8,
@@ -74,10 +75,10 @@ def make_collaborate_task(
     goals = (make_goal(track, loss, activation, **options), *also)
     check_tracks([goal.track for goal in goals])
 
-    run = functools.partial(_run_branch, model)
+    run = functools.partial(_run_branch, model, inputs)
 
     def init(key, batch):
-        variables = dict(model.init(key, batch["features"], batch["mask"]))
+        variables = dict(model.init(key, inputs(batch), batch["mask"]))
         return start_branches(variables.pop("params"), variables)
 
     def compute(params, model_state, batch, rngs, train):
@@ -88,8 +89,7 @@ def make_collaborate_task(
         if train:
             difficulty = window_difficulty(goals, first, own)
             a, chosen = draw_mixture(rngs["mixup"], difficulty, beta, hard)
-            names = ("features", "mask", "label")
-            other = {name: jnp.take(batch[name], chosen, 0) for name in names}
+            other = {name: jnp.take(values, chosen, 0) for name, values in batch.items()}
         theirs = goal_labels(goals, judged(other, last))
         valid = [one & two for (_, one), (_, two) in zip(own, theirs, strict=True)]
         counted = jnp.stack(valid, -1) if also else valid[0]
@@ -111,14 +111,15 @@ def make_collaborate_task(
     return Task(init, compute, predict)
 
 
-def _run_branch(model, branch, params, model_state, batch, counted=None, train=False, rngs=None):
+def _run_branch(
+    model, inputs, branch, params, model_state, batch, counted=None, train=False, rngs=None
+):
     """(logits, statistics) of one branch."""
     state = {name: of[branch] for name, of in model_state.items()}
-    variables, inputs = {"params": params[branch], **state}, (batch["features"], batch["mask"])
+    variables, given = {"params": params[branch], **state}, (inputs(batch), batch["mask"], counted)
     if train and state:
-        options = {"train": True, "rngs": rngs, "mutable": list(state)}
-        return model.apply(variables, *inputs, counted, **options)
-    return model.apply(variables, *inputs, counted, train=train, rngs=rngs), state
+        return model.apply(variables, *given, train=True, rngs=rngs, mutable=list(state))
+    return model.apply(variables, *given, train=train, rngs=rngs), state
 
 
 def _mixed_part(a, goal: Goal, logits, labels, valid) -> Part:

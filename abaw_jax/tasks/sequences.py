@@ -1,6 +1,6 @@
 """Labels of sequences: a model over windows of features, one output a frame or a clip."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -18,14 +18,35 @@ from abaw_jax.tasks.goals import (
     make_goal,
     whole_batch,
 )
-from abaw_jax.tasks.task import Aux, Task
+from abaw_jax.tasks.task import Aux, Normalise, Task
 from abaw_jax.tracks.track import Track
+
+Inputs = Callable[[Any], Any]  # batch -> what the model takes of it, beside the mask
+
+
+def take_features(batch: Any) -> jax.Array:
+    """The features (B, T, D), as `SequenceModel` takes them."""
+    return batch["features"]
+
+
+def make_pixel_inputs(normalise: Normalise) -> Inputs:
+    """Crops, and features where there are any, as `PixelSequenceModel` takes them.
+
+    Of a batch: image uint8 (B, T, S, S, 3), seen bool (B, T), and features, if at all.
+    """
+
+    def take(batch: Any) -> dict[str, jax.Array]:
+        inputs = {name: batch[name] for name in ("seen", "features") if name in batch}
+        return {**inputs, "image": jax.vmap(normalise)(batch["image"])}
+
+    return take
 
 
 def make_sequences_task(
     model: nn.Module,
     track: Track,
     *,
+    inputs: Inputs = take_features,
     loss: str | None = None,
     activation: str | None = None,
     also: Sequence[Goal] = (),
@@ -35,12 +56,12 @@ def make_sequences_task(
 ) -> Task:
     """A loss of the track on every valid frame (or clip) of every window of the global batch.
 
-    model: (features (B, T, D), mask (B, T), counted (B, T), train) -> logits (B, T, C), as
+    model: (inputs(batch), mask (B, T), counted (B, T), train) -> logits (B, T, C), as
     SequenceModel. With `last` it predicts each window's last frame: `counted` is (B, 1), logits
-    are (B, 1, C), and of the labels that frame's alone are read. Batch: features float32
-    (B, T, D), mask bool (B, T) (False = padding), label (B, T, W). Frames that are padding or
-    unlabelled count for nothing, neither in the loss nor in BatchNorm's statistics. loss,
-    activation, options: as `make_loss`. predict gives `probabilities` of the logits' shape.
+    are (B, 1, C), and of the labels that frame's alone are read. Batch: what `inputs` takes, as
+    features float32 (B, T, D); mask bool (B, T) (False = padding), label (B, T, W). Frames that
+    are padding or unlabelled count for nothing, neither in the loss nor in BatchNorm's statistics.
+    loss, activation, options: as `make_loss`. predict gives `probabilities` of the logits' shape.
 
     Of a track whose labels are of clips a window is a clip, every frame of which holds its label:
     the logits of its frames are averaged (`mean_over_frames`) before activation, losses and metrics
@@ -54,21 +75,21 @@ def make_sequences_task(
     goals = (make_goal(track, loss, activation, **options), *also)
     check_tracks([goal.track for goal in goals])
 
-    def inputs(batch):
-        return (clip_features(batch),) if clips else (batch["features"], batch["mask"])
+    def arguments(batch):
+        return (clip_features(batch),) if clips else (inputs(batch), batch["mask"])
 
     def pool(logits, mask):
         return logits if clips else mean_over_frames(logits, mask)
 
     def init(key, batch):
-        variables = dict(model.init(key, *inputs(batch)))
+        variables = dict(model.init(key, *arguments(batch)))
         return variables.pop("params"), variables
 
     def compute(params, model_state, batch, rngs, train):
         mask, labelled = batch["mask"], goal_labels(goals, judged(batch, last))
         valid = [rows for _, rows in labelled]  # of frames: they enter BatchNorm
         variables = {"params": params, **model_state}
-        given = inputs(batch)
+        given = arguments(batch)
         if not clips:
             given = (*given, jnp.stack(valid, -1) if also else valid[0])
         if train and model_state:
@@ -89,7 +110,7 @@ def make_sequences_task(
         return loss_sum, Aux(weight, metrics, model_state)
 
     def predict(params, model_state, batch):
-        logits = model.apply({"params": params, **model_state}, *inputs(batch))
+        logits = model.apply({"params": params, **model_state}, *arguments(batch))
         if track.per_clip:
             logits = pool(logits, batch.get("mask"))
         return activate_goals(goals, logits)
