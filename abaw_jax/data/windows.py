@@ -16,8 +16,8 @@ from abaw_jax.data.records import Index, decode_record
 from abaw_jax.data.transforms import Transform
 from abaw_jax.errors import InputError
 
-# (video number, rows int64 (T,), rng or None) -> {"features": (T, D)} or {"image": (T, H, W, 3)};
-# besides, under names with a slash, what has another time axis than the rows.
+# (video number, rows int64 (T,), rng or None) -> arrays (T, ...), as {"features": (T, D)}; besides,
+# under names with a slash, what has another time axis than the rows.
 Reader = Callable[[int, np.ndarray, np.random.Generator | None], Batch]
 
 
@@ -288,20 +288,23 @@ def make_frame_reader(
     transform: Transform,
     decode: Callable[[bytes], dict] = decode_record,
 ) -> Reader:
-    """Read windows of crops: {"image": uint8 (T, H, W, 3)}, gaps filled as in `fill`.
+    """Read windows of crops: {"image": uint8 (T, H, W, 3), "seen": bool (T,)}, gaps filled as in
+    `fill`. Of a video without a single crop images are zeros and `seen`, elsewhere True, is False.
 
     One window gets one augmentation: each of its frames draws from the same generator state.
-    Raises InputError at once for videos without a single crop, naming them.
+    Raises InputError at once where no video has a crop.
     """
-    empty = [index.videos[v] for v in np.flatnonzero(np.diff(index.first) == 0)]
-    if empty:
+    if not len(index.frames):
         raise InputError(
-            f"records: no crop of {len(empty)} videos ({', '.join(empty[:5])}); leave them out or "
-            "prepare the corpus again"
+            f"records: no crop of {len(index.videos)} videos; prepare the corpus again"
         )
 
     def read(video: int, rows: np.ndarray, rng: np.random.Generator | None) -> Batch:
         first, stop = index.first[video], index.first[video + 1]
+        if first == stop:  # some image tells the size
+            black = np.zeros_like(read_image(records, 0, decode, transform, rng))
+            images = np.repeat(black[None], len(rows), axis=0)
+            return {"image": images, "seen": np.zeros(len(rows), bool)}
         wanted = first + nearest_before(index.frames[first:stop], rows)
         key = None if rng is None else rng.integers(2**64, size=2, dtype=np.uint64)
         record, place = np.unique(wanted, return_inverse=True)
@@ -310,7 +313,17 @@ def make_frame_reader(
             draw = None if key is None else np.random.Generator(np.random.Philox(key=key))
             images.append(read_image(records, i, decode, transform, draw))
         stacked = np.stack(images)
-        return {"image": stacked if len(images) == len(rows) else stacked[place]}
+        image = stacked if len(images) == len(rows) else stacked[place]
+        return {"image": image, "seen": np.ones(len(rows), bool)}
+
+    return read
+
+
+def join_readers(*readers: Reader) -> Reader:
+    """Read what each of them does, side by side, in this order."""
+
+    def read(video: int, rows: np.ndarray, rng: np.random.Generator | None) -> Batch:
+        return {name: a for reader in readers for name, a in reader(video, rows, rng).items()}
 
     return read
 

@@ -1,5 +1,6 @@
 """Windows: where they start, what fills them, their batches, and merging them back."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -334,14 +335,35 @@ def test_a_window_of_crops_is_augmented_as_one():
     assert flipped == {True, False}
 
 
-def test_a_damaged_crop_is_named_and_videos_without_crops_are_refused():
+def test_a_damaged_crop_is_named():
     crops = Crops(damaged=("video10_1", 7))
     reader = windows.make_frame_reader(crops, crops.index, transforms.make_eval_transform(16))
     with pytest.raises(InputError, match=r"video 'video10_1', frame 7"):
         list(windows.window_epoch(cut(), reader, batch_size=2))
+
+
+def test_a_video_without_crops_is_not_seen_and_all_may_not_be():
+    crops, transform = Crops(), transforms.make_eval_transform(16)
+    first, rows = (np.insert(a, 1, a[1]) for a in (crops.index.first, ROWS))  # a second video
+    videos = ("a", "b", *crops.index.videos[1:])
+    index = dataclasses.replace(crops.index, videos=videos, first=first, rows=rows)
+    reader = windows.make_frame_reader(crops, index, transform)
+    found, present = (reader(video, np.arange(3), None) for video in (1, 0))
+    assert found["image"].shape == present["image"].shape == (3, 16, 16, 3)
+    assert not found["image"].any() and not found["seen"].any()
+    assert present["image"].any() and present["seen"].all()
     index = records.Index(("a",), np.array([0, 0]), np.zeros(0, np.int32), np.array([0, 4]), {})
-    with pytest.raises(InputError, match=r"no crop of 1 videos \(a\)"):
-        windows.make_frame_reader([], index, transforms.make_eval_transform(16))
+    with pytest.raises(InputError, match=r"no crop of 1 videos; prepare"):
+        windows.make_frame_reader([], index, transform)
+
+
+def test_readers_side_by_side_give_all_that_each_reads(reader):
+    crops = Crops()
+    frames = windows.make_frame_reader(crops, crops.index, transforms.make_eval_transform(16))
+    joined = windows.join_readers(frames, reader)
+    window = windows.read_window(cut(), joined, 0, 0, None)
+    assert set(window) == {"image", "seen", "features", "mask", "label", "video", "start"}
+    np.testing.assert_array_equal(window["seen"], window["mask"])  # padding is not seen
 
 
 def clips(length=8, **options) -> windows.Windows:
