@@ -269,6 +269,11 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
     ))  # fmt: skip
     config.sequence = ConfigDict(dict(
         modalities=("face",),  # of finetune.views, sound, words and the names in `extract.stores`
+        # True: windows hold crops in place of features of the face, and the encoder is trained with
+        # the sequence model; what follows is for this alone, and optimizer.layer_decay may be set.
+        pixels=False,
+        encoder_from="finetune",  # or pretrain: the stage whose encoder it starts from
+        frozen_blocks=0,  # these, and what is below them, stay so; encoder.depth: all of it does
         length=64,
         stride=32,  # with the head "last" of training windows alone: every frame is predicted
         # A training window starts up to this many frames off its place; with the head "last" it is

@@ -72,21 +72,25 @@ def make_task(config: dict[str, Any], source: object) -> tuple[Task, dict[str, A
 
 
 def example_inputs(config: dict[str, Any], batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of what a model is given: `batch` images, or windows of features with their mask, or
-    clips as `data.clips.make_clip_reader` has them."""
+    """Shapes of what a model is given: `batch` images, or windows with their mask: of crops, of
+    features, or both; or clips as `data.clips.make_clip_reader` has them."""
     if config["kind"] == "frame_classifier":
         size = config["image"]["size"]
         return {"image": jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)}
-    length, width = config["sequence"]["length"], config["features"]["width"]
+    window, width = (batch, config["sequence"]["length"]), config["features"]["width"]
     if config["sequence"].get("model") == "gru":
         return {
             name: jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
-            for name, shape in _clip_shapes(config["features"], length).items()
+            for name, shape in _clip_shapes(config["features"], window[1]).items()
         }
-    return {
-        "features": jax.ShapeDtypeStruct((batch, length, width), jnp.float32),
-        "mask": jax.ShapeDtypeStruct((batch, length), jnp.bool_),
-    }
+    inputs = {"mask": jax.ShapeDtypeStruct(window, jnp.bool_)}
+    if config["sequence"].get("pixels"):
+        size = config["image"]["size"]
+        inputs["image"] = jax.ShapeDtypeStruct((*window, size, size, 3), jnp.uint8)
+        inputs["seen"] = jax.ShapeDtypeStruct(window, jnp.bool_)
+    if width or "image" not in inputs:
+        inputs["features"] = jax.ShapeDtypeStruct((*window, width), jnp.float32)
+    return inputs
 
 
 def _clip_shapes(features: Any, length: int) -> dict[str, tuple[int, int]]:

@@ -35,6 +35,7 @@ from abaw_jax.stages.parts import (
     parse_weight_rule,
     section_tracks,
 )
+from abaw_jax.stages.pixels import check_pixels
 from abaw_jax.stages.prepare import make_cleaning
 from abaw_jax.stages.views import check_views
 from abaw_jax.tasks.goals import check_tracks
@@ -114,6 +115,7 @@ def check_config(config: Any, mesh: Mesh) -> None:
     check_views(config)
     check_encoder(config)
     check_modalities(config)
+    check_pixels(config)
     _check_sequence(config)
     for key in ("folds", "scenes"):
         if config.sequence[key] == 1 or config.sequence[key] < 0:
@@ -213,10 +215,10 @@ def _check_sequence(config: Any) -> None:
             refuse(key, "; expected at least 0")
     if section.shift and track.per_clip:
         refuse("shift", f": a window of {track.name} is a whole clip; expected 0")
-    if section.optimizer.layer_decay != 1:
+    if section.optimizer.layer_decay != 1 and not section.pixels:
         raise InputError(
             f"config.sequence.optimizer.layer_decay: {section.optimizer.layer_decay}; expected 1: "
-            "only an image encoder has blocks of layers to tell apart"
+            "only an image encoder has blocks of layers to tell apart (config.sequence.pixels)"
         )
     for key in ("join", "tcn"):
         if not all(isinstance(width, int) and width > 0 for width in section[key]):

@@ -231,7 +231,10 @@ def _sources(context: Context, name: str) -> str:
     only = _only(context, name)
     names = [only] if only else context.config.sequence.modalities
     models = {FACE: FRAMES} | {view: model for model, view in _views(context).items()}
-    return ", ".join(f"the `{models[name]}` model's" if name in models else name for name in names)
+    texts = {view: f"the `{model}` model's" for view, model in models.items()}
+    if context.config.sequence.pixels:
+        texts[FACE] = "those that its own vision transformer makes of face crops"
+    return ", ".join(texts.get(name, name) for name in names)
 
 
 def _part(member: str, scene: str | None, modality: str | None, **counts: int) -> str:

@@ -315,11 +315,19 @@ def _scale(store: FeatureStore, videos: Sequence[str], name: str) -> dict[str, l
     return {"mean": mean.tolist(), "deviation": deviation.tolist()}
 
 
+def stored(context: Context, only: str | None = None) -> list[str]:
+    """The modalities that a sequence model reads from stores, in that order: those that
+    `sequence.modalities` names, or one of them, but for a face of which it sees the pixels."""
+    section = context.config.sequence
+    names = [only] if only else section.modalities
+    return [name for name in names if not (section.pixels and name == FACE)]
+
+
 def open_stores(context: Context, split: str, only: str | None = None) -> dict[str, FeatureStore]:
-    """The stores of a split that `sequence.modalities` names, in that order, or one of them."""
+    """The stores of a split of the modalities that are `stored`, in that order."""
     source = load_index(context.folder("prepare") / "records", split).content_hash()
     folder, stores = context.folder("extract"), {}
-    for name in [only] if only else context.config.sequence.modalities:
+    for name in stored(context, only):
         if name in context.config.finetune.views:
             encoder = content_hash(tuning_folder(context, name) / "model")
             wanted = {"encoder": encoder, "width": context.config.encoder.width}

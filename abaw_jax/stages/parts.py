@@ -16,6 +16,7 @@ from abaw_jax.data.views import FACE, VIEWS
 from abaw_jax.errors import InputError
 from abaw_jax.models.heads import FrameClassifier
 from abaw_jax.models.mae import MAE
+from abaw_jax.models.pixels import PixelSequenceModel
 from abaw_jax.models.recurrent import ClipModel
 from abaw_jax.models.sequence import SequenceModel
 from abaw_jax.models.vit import ViT
@@ -23,7 +24,7 @@ from abaw_jax.tasks.collaborate import make_collaborate_task
 from abaw_jax.tasks.frames import make_frames_task
 from abaw_jax.tasks.goals import Goal, make_goal
 from abaw_jax.tasks.reconstruct import make_reconstruct_task
-from abaw_jax.tasks.sequences import make_sequences_task
+from abaw_jax.tasks.sequences import make_pixel_inputs, make_sequences_task
 from abaw_jax.tasks.task import Normalise, Task, normalise_by_channel, normalise_by_image
 from abaw_jax.tracks import TRACKS
 from abaw_jax.tracks.targets import find_target
@@ -179,8 +180,9 @@ def make_second_task(
 
 def _sequence_parts(
     config: Any, track: Track, weights: Mapping[str, Weights] | None
-) -> tuple[SequenceModel | ClipModel, dict[str, Any]]:
-    """(model, what a task of it takes besides the track)."""
+) -> tuple[SequenceModel | PixelSequenceModel | ClipModel, dict[str, Any]]:
+    """(model, what a task of it takes besides the track). An encoder that stays whole makes the
+    same of a crop in training as elsewhere."""
     section = config.sequence
     loss = make_loss_arguments(section, (weights or {}).get(track.key))
     common = {key: section[key] for key in ("width", "head_width", "dropout", "feature_dropout")}
@@ -199,11 +201,18 @@ def _sequence_parts(
         **common,
         **{key: section[key] for key in SEQUENCE_OPTIONS if key in section},
     )
-    return model, {
+    options = {
         "last": model.head == "last",
         "also": make_further_goals(section, further, weights),
         **loss,
     }
+    if section.get("pixels"):
+        encoder = make_encoder(config)
+        if section.frozen_blocks == encoder.depth:
+            encoder = encoder.clone(drop_path=0.0)
+        model = PixelSequenceModel(encoder, model, config.finetune.pooling)
+        options["inputs"] = make_pixel_inputs(make_normalise(config))
+    return model, options
 
 
 def make_further_goals(

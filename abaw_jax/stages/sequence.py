@@ -1,4 +1,5 @@
-"""Stage `sequence`: windows of features -> a sequence model; makes sequence/model.
+"""Stage `sequence`: windows of features -> a sequence model; makes sequence/model. Or windows of
+crops, see `pixels.py`.
 
 Also sequence/predictions/<split>, a file a video with a row for every annotation row: what the
 overlapping windows say of a frame is averaged; with the head "last" each window ends at the frame
@@ -27,13 +28,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from abaw_jax.data.clips import make_clip_reader
 from abaw_jax.data.records import load_index
 from abaw_jax.data.windows import (
     Reader,
     Windows,
     make_clip_windows,
-    make_feature_reader,
     make_windows,
     merge_windows,
     thin_windows,
@@ -55,7 +54,7 @@ from abaw_jax.stages.members import (
     of_videos,
     write_members,
 )
-from abaw_jax.stages.modalities import describe_features, open_stores
+from abaw_jax.stages.modalities import describe_features
 from abaw_jax.stages.parts import (
     Weights,
     count_steps,
@@ -68,7 +67,8 @@ from abaw_jax.stages.parts import (
     section_tracks,
     training_figures,
 )
-from abaw_jax.tasks.collaborate import is_frozen, start_from
+from abaw_jax.stages.pixels import as_seen, make_frozen, make_initial, make_reader
+from abaw_jax.tasks.collaborate import start_from
 from abaw_jax.tasks.task import Task
 from abaw_jax.tracks.together import (
     invalid_labels,
@@ -81,11 +81,12 @@ from abaw_jax.tracks.track import Track
 from abaw_jax.training.loop import TrainResult, train
 from abaw_jax.training.step import make_predict
 
+PIXEL_SECTIONS = ("image", "encoder", "finetune")  # that describe an encoder of crops
 Branch = tuple[Task, Callable[..., dict[str, np.ndarray]]]  # and its `make_windows_predict`
 
 
 def split_windows(context: Context, split: str, only: str | None = None):
-    """(windows, reader of their features, of all modalities or only one) of a split."""
+    """(windows, reader of what is in them, of all modalities or only one) of a split."""
     section, track = context.config.sequence, context.track
     index = load_index(context.folder("prepare") / "records", split)
     rows = index.videos, index.rows, index.labels.get(track.key)
@@ -96,10 +97,7 @@ def split_windows(context: Context, split: str, only: str | None = None):
         windows = make_windows(*rows, stride=1, causal=True, **options)
     else:
         windows = make_windows(*rows, stride=section.stride, **options)
-    stores = open_stores(context, split, only)
-    if section.model == "gru":
-        return windows, make_clip_reader(index.videos, stores)
-    return windows, make_feature_reader(index.videos, list(stores.values()))
+    return windows, make_reader(as_seen(context, only), split, only)
 
 
 def run(context: Context) -> dict:
@@ -118,10 +116,13 @@ def run(context: Context) -> dict:
     def opened(only: str | None) -> dict[str, tuple[Windows, Reader]]:
         return {split: split_windows(context, split, only) for split in splits(context)}
 
+    @functools.cache
+    def branches_of(only: str | None) -> list[Branch]:
+        return make_branches(as_seen(context, only), weights)
+
     windows = opened(None)["train"][0]
     weights = make_loss_weights(config.sequence, with_all_labels(context, windows).labels, track)
     windows = labelled(context, windows)
-    branches = make_branches(context, weights)
     index = load_index(context.folder("prepare") / "records", "validation")
     labels = {other.key: video_labels(index, other) for other in learnt(context)}
     scenes = find_scenes(context)
@@ -134,9 +135,10 @@ def run(context: Context) -> dict:
         place = folder / name if number else folder
         label = f"sequence {name}" if number else "sequence"
         asked = {"seed": config.seed + number, "label": label}
-        results[name] = train_branches(context, branches, place, member, readers, labels, **asked)
+        seen, branches = as_seen(context, member.modality), branches_of(member.modality)
+        results[name] = train_branches(seen, branches, place, member, readers, labels, **asked)
         result, (_, predict) = results[name][-1], branches[-1]
-        _save_member(context, place, result, member.modality)
+        _save_member(seen, place, result, member.modality)
         for split, found in opened(member.modality).items():
             for video, values in predict(*found, result.params, result.model_state).items():
                 if len(members) > 1:
@@ -149,7 +151,7 @@ def run(context: Context) -> dict:
     for (split, video), values in means.items():
         _save(context, folder / "predictions" / split, video, values)
     figures = training_figures(results[ALL][-1])
-    if len(branches) > 1:
+    if len(results[ALL]) > 1:
         figures["first_branch"] = results[ALL][0].metrics[track.score_name]
     if len(members) > 1:
         write_members(context, members)
@@ -282,7 +284,9 @@ def train_member(
             threads=config.threads,
             shift=section.shift,
         ),
-        optimizer=make_schedule_optimizer(section, len(windows), is_frozen if second else None),
+        optimizer=make_schedule_optimizer(
+            section, len(windows), make_frozen(config, second=second)
+        ),
         steps=steps,
         mesh=context.mesh,
         workdir=folder,
@@ -294,6 +298,7 @@ def train_member(
         best=track.score_name,
         patience=section.patience or None,
         ema_decay=section.ema_decay or None,
+        initial_params=None if second else make_initial(context),
         label=label,
         unit="windows",
         metadata={"classes": list(track.classes), **further_classes(section, track)},
@@ -322,7 +327,7 @@ def _save_member(
             "classes": list(context.track.classes),
             **further_classes(section, context.track),
             "features": describe_features(context, only),
-            **context.section("sequence"),
+            **context.section(*PIXEL_SECTIONS if section.pixels else (), "sequence"),
         },
     )
 
