@@ -59,12 +59,19 @@ CLIPS = {
         "dropout": 0.5, "feature_dropout": 0.0, "label_smoothing": 0.0,
     },
 }  # fmt: skip
+PIXELS = {
+    **FRAMES,
+    **SEQUENCE,
+    "features": {"width": 3, "modalities": {"sound": {"width": 3}}},
+    "sequence": SEQUENCE["sequence"] | {"pixels": True, "frozen_blocks": 0},
+}
 CONFIGS = {
     "frames": FRAMES,
     "sequence": SEQUENCE,
     "last": LAST,
     "branches": BRANCHES,
     "clips": CLIPS,
+    "pixels": PIXELS,
 }
 
 
@@ -88,8 +95,12 @@ def small_inputs(name, count):
         for values in inputs.values():
             values[..., -1] = np.arange(values.shape[1]) < rng.integers(0, 6, (count, 1))
         return inputs
-    lengths = rng.integers(1, LENGTH + 1, count)
-    return {
-        "features": rng.standard_normal((count, LENGTH, WIDTH), np.float32),
+    lengths, width = rng.integers(1, LENGTH + 1, count), CONFIGS[name]["features"]["width"]
+    inputs = {
+        "features": rng.standard_normal((count, LENGTH, width), np.float32),
         "mask": np.arange(LENGTH) < lengths[:, None],
     }
+    if name == "pixels":
+        image = rng.integers(0, 256, (count, LENGTH, SIZE, SIZE, 3), np.uint8)
+        inputs |= {"image": image, "seen": inputs["mask"]}
+    return inputs
