@@ -6,6 +6,9 @@ says how much of it stays so. Crops of a training window are augmented as in `fi
 Features of other modalities follow those of the crops. Frames without a crop repeat the one before,
 and a video without any has features of zeros, both as the stage `extract` has it.
 
+Windows overlap, and each encodes its crops anew: with the head "last", where every frame is
+predicted, each crop as often as a window has frames.
+
 A member of a single other modality sees no crop: its model is one of features.
 """
 

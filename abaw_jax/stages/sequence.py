@@ -105,8 +105,9 @@ def run(context: Context) -> dict:
 
     There may be several members (`members.py`), whose predictions are averaged, each counting as
     `_share` says. The features of all are those of one frame classifier, tuned on all training
-    frames. With 0 epochs there is no sequence model, and the frame classifier's predictions are the
-    final ones. Where there is a second branch, `first_branch` is the score without it.
+    frames, from which encoders of crops start. With 0 epochs there is no sequence model, and the
+    frame classifier's predictions are the final ones. Where there is a second branch,
+    `first_branch` is the score without it.
     """
     config, folder, track = context.config, context.folder("sequence"), context.track
     if not config.sequence.epochs:
