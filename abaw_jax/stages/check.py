@@ -20,7 +20,7 @@ from abaw_jax.models.heads import BETWEEN
 from abaw_jax.models.layers import MASKED
 from abaw_jax.models.sequence import HEADS, POSITIONS
 from abaw_jax.recipe import Context
-from abaw_jax.stages.encoder import check_encoder
+from abaw_jax.stages.encoder import check_encoder, check_labels
 from abaw_jax.stages.modalities import check_modalities
 from abaw_jax.stages.parts import (
     DTYPES,
@@ -147,7 +147,8 @@ def check_config(config: Any, mesh: Mesh) -> None:
 
 
 def check_prepared(context: Context) -> None:
-    """Raise InputError for a video that the config names and the prepared validation set lacks."""
+    """Raise InputError for labels, or a video, that the config names and the prepared sets lack."""
+    check_labels(context)
     named = tuple(context.config.ensemble.report_videos)
     if not named:
         return

@@ -8,6 +8,7 @@ corpus. Where it is of another track than the config's there are no predictions 
 import pathlib
 from typing import Any
 
+from abaw_jax.data.records import load_index
 from abaw_jax.data.views import FACE
 from abaw_jax.errors import InputError, unknown_name
 from abaw_jax.files import read_json
@@ -81,6 +82,19 @@ def check_encoder(config: Any) -> None:
             f"config.ensemble.members: frames are predicted of {tuned.name}, as config.finetune."
             f"{where} says, not of {own.name}; leave 'frames' out"
         )
+
+
+def check_labels(context: Context) -> None:
+    """Raise InputError where no prepared crop has a label of another track that is to be learnt."""
+    if context.config.finetune.encoder or (track := frames_track(context)) is context.track:
+        return
+    folder = context.folder("prepare") / "records"
+    for split in ("train", "validation"):
+        if not track.valid(load_index(folder, split).record_labels(track.key)).any():
+            raise InputError(
+                f"{folder}: no {split} crop has a valid {track.name} label, of which config."
+                "finetune.track asks; add its label files, or name another track"
+            )
 
 
 def _check_given(config: Any) -> Track:

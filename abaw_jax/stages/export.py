@@ -35,7 +35,6 @@ from abaw_jax.stages.ensemble import DECIDED, ENSEMBLE, FRAMES, SEQUENCE, read_d
 from abaw_jax.stages.members import ALL, read_members
 from abaw_jax.stages.sequence import split_windows
 from abaw_jax.stages.views import further_views, tuning_folder
-from abaw_jax.tracks import TRACKS
 
 # Of probabilities, by what a model computes in: programs may fuse in another order.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
@@ -165,7 +164,8 @@ def _card(context: Context, name: str, config: dict[str, Any], results: dict[str
         what += f", of which it sees the view `{views[name]}`"
     elif name != FRAMES:
         what = _sequence_model(context.config.sequence, _sources(context, name))
-    corpus, track = context.config.corpus, TRACKS[str(config["track"]).lower()]
+    of_frames = name == FRAMES or name in views
+    corpus, track = context.config.corpus, frames_track(context) if of_frames else context.track
     data = pathlib.Path(corpus.root).name if corpus.root else f"demo corpus ({corpus.demo_size})"
     if name == FRAMES and context.config.finetune.encoder:
         data = "that of the run that it was taken from"

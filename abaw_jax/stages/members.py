@@ -9,6 +9,7 @@ others, so that a model of all modalities trusts the face more than it should.
 """
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping
 
@@ -29,6 +30,7 @@ from abaw_jax.evaluation.scenes import (
 from abaw_jax.files import read_json, write_json
 from abaw_jax.recipe import Context
 from abaw_jax.stages.extract import splits
+from abaw_jax.stages.parts import section_tracks
 from abaw_jax.stages.prepare import read_persons
 
 ALL = "all"  # the member that sees every training window
@@ -119,6 +121,18 @@ def of_videos(windows: Windows, videos: Collection[int]) -> Windows:
     """Those windows that lie in these videos; the videos keep their numbers."""
     kept = np.isin(windows.video, list(videos))
     return dataclasses.replace(windows, video=windows.video[kept], start=windows.start[kept])
+
+
+def labelled_windows(context: Context, windows: Windows) -> Windows:
+    """Training windows of videos that have a label of a track that is learnt: `corpus.also` may
+    have added videos of which the encoder alone learns."""
+    if not context.config.corpus.get("also"):
+        return windows
+    index = load_index(context.folder("prepare") / "records", "train")
+    tracks = section_tracks(context.config.sequence, context.track)
+    known = np.any([track.valid(index.labels[track.key]) for track in tracks], axis=0)
+    ends = itertools.pairwise(windows.rows.tolist())
+    return of_videos(windows, [v for v, (a, b) in enumerate(ends) if known[a:b].any()])
 
 
 def label_rows(windows: Windows, video: int) -> np.ndarray:

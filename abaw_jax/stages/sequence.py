@@ -19,7 +19,6 @@ sequence/predictions_expr/<split>.
 
 import dataclasses
 import functools
-import itertools
 import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -50,8 +49,8 @@ from abaw_jax.stages.members import (
     Scenes,
     find_scenes,
     label_rows,
+    labelled_windows,
     make_members,
-    of_videos,
     write_members,
 )
 from abaw_jax.stages.modalities import describe_features
@@ -123,7 +122,7 @@ def run(context: Context) -> dict:
 
     windows = opened(None)["train"][0]
     weights = make_loss_weights(config.sequence, with_all_labels(context, windows).labels, track)
-    windows = labelled(context, windows)
+    windows = labelled_windows(context, windows)
     index = load_index(context.folder("prepare") / "records", "validation")
     labels = {other.key: video_labels(index, other) for other in learnt(context)}
     scenes = find_scenes(context)
@@ -185,17 +184,6 @@ def with_all_labels(context: Context, windows: Windows) -> Windows:
             raise InputError(f"{folder}: no train row has a valid {track.name} label")
     labels = join_labels([index.labels[track.key] for track in tracks])
     return dataclasses.replace(windows, labels=labels, invalid=invalid_labels(tracks))
-
-
-def labelled(context: Context, windows: Windows) -> Windows:
-    """Training windows of videos that have a label of a track that is learnt: of further tracks
-    there may be videos of which the encoder alone learnt, see `corpus.also`."""
-    if not context.config.corpus.get("also"):
-        return windows
-    index = load_index(context.folder("prepare") / "records", "train")
-    known = np.any([track.valid(index.labels[track.key]) for track in learnt(context)], axis=0)
-    ends = itertools.pairwise(windows.rows.tolist())
-    return of_videos(windows, [v for v, (a, b) in enumerate(ends) if known[a:b].any()])
 
 
 def _truth(

@@ -15,8 +15,8 @@ from abaw_jax.evaluation.predictions import load_predictions
 from abaw_jax.files import read_json
 from abaw_jax.interop.archive import content_hash, load_model, save_model
 from abaw_jax.recipe import Context
-from abaw_jax.stages import extract, finetune, modalities, pretrain, sequence
-from abaw_jax.stages.check import check_config
+from abaw_jax.stages import extract, finetune, members, modalities, pretrain, sequence
+from abaw_jax.stages.check import check_config, check_prepared
 from abaw_jax.stages.disk import FOUND
 from abaw_jax.stages.encoder import FITTING, frames_track, given_folder
 from abaw_jax.tracks import EXPR, VA
@@ -111,7 +111,7 @@ def test_the_sequence_model_sees_no_video_of_the_encoders_track_alone(tuned):
     context, _, _ = tuned
     windows, _ = sequence.split_windows(context, "train")
     assert {windows.videos[v] for v in windows.video} == set(VIDEOS["train"])
-    kept = sequence.labelled(context, windows)
+    kept = members.labelled_windows(context, windows)
     assert {kept.videos[v] for v in kept.video} == {"1", "2"} and kept.videos == windows.videos
 
 
@@ -230,6 +230,16 @@ def test_what_another_track_cannot_be_or_do_is_named(changes, named):
         config[section][key] = value
     with pytest.raises(InputError, match=named):
         check(config)
+
+
+def test_a_set_without_labels_of_the_other_track_is_named_before_training(tuned, tmp_path):
+    check_prepared(tuned[0])
+    context, rng = as_context(make_config(), tmp_path), np.random.default_rng(1)
+    videos = {"train": ("1",), "validation": ("2",)}
+    splits = [Split(s, [make_video(v, rng) for v in names]) for s, names in videos.items()]
+    write_corpus(context.folder("prepare") / "records", "test", splits, progress=False)
+    with pytest.raises(InputError, match="no validation crop has a valid EXPR label, of which"):
+        check_prepared(context)
 
 
 @pytest.mark.parametrize("scale", ["demo", "tiny", "paper"])
