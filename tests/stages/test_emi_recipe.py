@@ -3,17 +3,21 @@
 import json
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 import simplejpeg
 
 from abaw_jax import recipe, score
-from abaw_jax.data.features import FeatureStore
+from abaw_jax.data.features import FeatureStore, save_feature_settings, save_features
 from abaw_jax.data.records import load_index
+from abaw_jax.data.windows import window_epoch
 from abaw_jax.evaluation.predictions import load_predictions
 from abaw_jax.evaluation.submission import check_submission
+from abaw_jax.interop.archive import load_model
+from abaw_jax.interop.export import example_inputs
 from abaw_jax.recipe import STAGES, Context
-from abaw_jax.stages import extract
+from abaw_jax.stages import extract, modalities, sequence
 from abaw_jax.stages.check import check_config
 from abaw_jax.stages.parts import make_sequence_task
 from abaw_jax.tracks import EMI
@@ -149,6 +153,45 @@ def test_a_second_run_skips_everything(whole, capsys):
     again = recipe.run(context.config, context.workdir, context.mesh)
     assert again == results
     assert capsys.readouterr().out.count("finished before, skipped") == len(STAGES)
+
+
+def test_a_recurrent_network_a_modality_takes_clips_as_they_are(whole, tmp_path):
+    """More rows of sound than of faces, or fewer, or none: of two clips there is neither."""
+    context, _ = whole
+    heard = {1: 2, 2: 40, 3: 5, 4: 1, 7: 12, 8: 3, 9: 30, 12: 4, 14: 9}
+    rng = np.random.default_rng(0)
+    for number, rows in heard.items():
+        values = rng.standard_normal((rows, 3))
+        save_features(tmp_path / "store", f"{number:05d}", np.arange(1, rows + 1), values)
+    settings = {"encoder": "mine", "width": 3, "source_hash": "x", "rate": 50.0}
+    save_feature_settings(tmp_path / "store", **settings)
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config.extract.update(stores={"heard": str(tmp_path / "store")}, steps={"heard": 10})
+    config.sequence.update(
+        model="gru", modalities=("face", "heard"), width=4, mlp_width=6, head_width=5, epochs=1.0
+    )
+    check_config(config, context.mesh)
+    run = Context(ml_collections.FrozenConfigDict(config), tmp_path / "run", context.mesh)
+    run.folder("extract").mkdir(parents=True)
+    for folder in ("prepare", "finetune", "extract/features"):
+        run.folder(folder).symlink_to(context.folder(folder))
+    splits = extract.splits(run)
+    assert modalities.extract_modality(run, "heard", splits) == sum(map(len, CLIPS.values())) - 9
+    results = sequence.run(run)
+    assert -1 <= results["score"] <= 1 and results["samples"] == len(CLIPS["train"]) - 1
+    for split, name in (("train", "train"), ("validation", "valid"), ("test", "test")):
+        found = predictions(run, "sequence", split)
+        assert len(found) == len(CLIPS[name])
+        values = np.concatenate([prediction.values for prediction in found.values()])
+        assert ((values > 0) & (values < 1)).all() and np.ptp(values, axis=0).min() > 0
+    # What is exported is told of everything that it is given.
+    variables, saved = load_model(run.folder("sequence") / "model")
+    assert set(variables["params"]) == {"encoder_frames", "encoder_heard", "head"}
+    windows, reader = sequence.split_windows(run, "validation")
+    batch = next(window_epoch(windows, reader, batch_size=5, threads=0))
+    for key, expected in example_inputs(saved, 5).items():
+        assert (batch[key].shape, batch[key].dtype) == (expected.shape, expected.dtype)
+    assert batch["features"].shape == (5, 8, 17) and batch["features/heard"].shape == (5, 10, 4)
 
 
 @pytest.mark.parametrize("scale", ["", "tiny", "paper", "mae_transformer,paper"])
