@@ -2,6 +2,7 @@
 
     python -m abaw_jax.main --config=configs/emi.py                 the demo corpus
     python -m abaw_jax.main --config=configs/emi.py:paper --config.corpus.root=DIR
+    python -m abaw_jax.main --config=configs/emi.py:fuxi,paper --config.corpus.root=DIR
 
 System `mae_transformer`, as for EXPR: a masked autoencoder pre-trained on the training faces, tuned
 on single faces that bear their clip's label (weak labels), and a post-norm transformer over a
@@ -13,7 +14,10 @@ nothing to smooth: a clip is one row. At paper scale its values are those of `fu
 and with an encoder tuned on EMI in place of AU, unless --config.finetune.encoder=RUN takes that of
 a finished run of configs/au.py:fuxi,paper; what that paper does not publish says so.
 
-The argument names a scale (or the system, or both as `mae_transformer,paper`):
+System `fuxi`, in configs/systems/fuxi.py: that paper's recurrent network over each of face, sound
+and words on a time axis of its own. Its encoder is the one of this file, tuned on EMI.
+
+The argument names a system, a scale, or both as `fuxi,paper`; each system has all scales:
 
     demo    default. Drawn faces at 48 pixels, a small ViT: minutes on two cores
     tiny    seconds; for tests. Its scores mean nothing
