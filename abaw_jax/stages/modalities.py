@@ -100,7 +100,7 @@ def _check_steps(config: Any, others: Set[str]) -> None:
             )
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise InputError(f"config.extract.steps.{name}: {count!r}; expected at least 1")
-    for name in others & set(config.sequence.modalities):
+    for name in filter(others.__contains__, config.sequence.modalities):
         if model == "gru" and name not in steps:
             raise InputError(
                 f"config.extract.steps: has no number of steps for {name}, which config.sequence."

@@ -128,7 +128,7 @@ def test_sequence_parts_that_do_not_go_together_are_named(module, changes, named
         (expr, "sequence", {"model": "lstm"}, "sequence.model: 'lstm'; expected one of transf"),
         (expr, "sequence", {"model": "gru"}, "sequence.model: 'gru': .* labels of EXPR are of f"),
         (emi, "sequence", {"join": (8, 8)}, r"sequence.join: \(8, 8\) has no effect with .*gru"),
-        (emi, "sequence", {"model": "transformer"}, "extract.steps.(sound|words): .* frames; leav"),
+        (emi, "sequence", {"model": "transformer"}, "extract.steps.sound: .* face's frames; leave"),
         (emi, "extract", {"steps": {"sound": 8}}, "extract.steps: .* no number of steps for words"),
         (emi, "extract", {"steps": {"face": 8}}, "extract.steps.face: has no time axis of its own"),
         (emi, "extract", {"steps": {"sound": 0}}, "extract.steps.sound: 0; expected at least 1"),
