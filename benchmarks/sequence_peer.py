@@ -73,7 +73,8 @@ class SequencePeer(nn.Module):
         self.before = nn.Sequential(*before) if before else None
         angles = torch.arange(length)[:, None] * 1e4 ** (-torch.arange(width // 2) * 2 / width)
         table = torch.cat([angles.sin(), angles.cos()], 1)
-        self.register_buffer("positions", table if section["positions"] == "sincos" else None)
+        positions = {"none": None, "sincos": table}[section["positions"]]
+        self.register_buffer("positions", positions)
         self.dropout, self.encoder = nn.Dropout(section["dropout"]), None
         if section["depth"]:
             layer = nn.TransformerEncoderLayer(

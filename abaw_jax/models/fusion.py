@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float32
 from abaw_jax.models.layers import AnyArray, Dense, Dropout
 
 METHODS = ("attention", "attention_local", "mean", "concatenation")
-LOGITS_AT_ONCE = 2**20  # of scalar attention; 2**24 takes twice the time on CPU
+LOGITS_AT_ONCE = 2**20  # of scalar attention, 4 MiB
 TOGETHER = 8  # examples of it in one group
 EXAMPLES = 64  # that many are reckoned with where an exported program takes any number
 
