@@ -162,4 +162,4 @@ def test_ablations_that_cannot_be_are_refused_by_name():
         with pytest.raises(ValueError, match=f"configs/expr.py:{argument}: .*{message}"):
             expr.get_config(argument)
     with pytest.raises(ValueError, match="'plain_loss' .* it is for mae_transformer$"):
-        ce.get_config("images,plain_loss")
+        ce.get_config("fuxi,plain_loss")

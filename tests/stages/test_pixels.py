@@ -19,6 +19,7 @@ from abaw_jax.interop.archive import load_model, save_model
 from abaw_jax.stages import export, extract, pixels, sequence
 from abaw_jax.stages.check import check_config
 from abaw_jax.stages.parts import make_finetune_task, make_sequence_task
+from abaw_jax.tracks import EXPR
 from abaw_jax.training.loop import TrainResult
 from abaw_jax.training.partition import make_mesh
 from abaw_jax.training.state import named_leaves
@@ -61,7 +62,9 @@ def base(tmp_path_factory):
     shapes, _ = jax.eval_shape(task.init, jax.random.key(0), batch)
     params = drawn(shapes)
     shutil.rmtree(context.folder("extract"))
-    save_model(context.folder("finetune") / "model", {"params": params}, {})
+    described = {"kind": "frame_classifier", "track": "EXPR", "classes": list(EXPR.classes)}
+    described |= context.section("image", "encoder", "finetune")
+    save_model(context.folder("finetune") / "model", {"params": params}, described)
     extract.run(context)
     return context
 
@@ -162,7 +165,8 @@ def test_finished_stage_is_read_and_not_trained_again(done, monkeypatch):
 
 
 def test_the_whole_is_exported_and_its_card_says_what_it_is(done):
-    inputs = export._inputs(done[0], "sequence")
+    config = load_model(done[0].folder("sequence") / "model")[1]
+    inputs = export._inputs(done[0], "sequence", config)
     assert inputs["image"].shape[1:] == (16, SIZE, SIZE, 3) and inputs["seen"].shape[1:] == (16,)
     assert "features" not in inputs
     card = export._card(done[0], "sequence", {"classes": [], "crop": {}}, {"sequence": 0.5})
