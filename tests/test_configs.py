@@ -12,7 +12,7 @@ from abaw_jax.data.demo import layout
 from abaw_jax.recipe import STAGES
 from abaw_jax.stages import parts
 from abaw_jax.stages.check import check_config
-from abaw_jax.stages.parts import parse_weight_rule
+from abaw_jax.stages.class_weights import parse_weight_rule
 from abaw_jax.tracks import TRACKS
 from abaw_jax.training.partition import make_mesh
 from configs import base, emi

@@ -20,19 +20,18 @@ from abaw_jax.models.heads import BETWEEN
 from abaw_jax.models.layers import MASKED
 from abaw_jax.models.sequence import HEADS, POSITIONS
 from abaw_jax.recipe import Context
+from abaw_jax.stages.class_weights import WEIGHT_RULES, parse_weight_rule
 from abaw_jax.stages.encoder import check_encoder, check_labels
 from abaw_jax.stages.modalities import check_modalities
 from abaw_jax.stages.parts import (
     DTYPES,
     NORMALISATIONS,
     SEQUENCE_MODELS,
-    WEIGHT_RULES,
     make_finetune_task,
     make_schedule_optimizer,
     make_second_task,
     make_sequence_task,
     make_transforms,
-    parse_weight_rule,
     section_tracks,
 )
 from abaw_jax.stages.pixels import check_pixels
