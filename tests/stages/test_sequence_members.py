@@ -273,7 +273,8 @@ def test_members_of_single_modalities_see_only_theirs(tmp_path, monkeypatch):
     described = [load_model(folder / m / "model")[1]["features"] for m in ("", "face", "sound")]
     assert [d["width"] for d in described] == [WIDTH + 3, WIDTH, 3]
     assert [list(d.get("modalities", ())) for d in described] == [["face", "sound"], [], ["sound"]]
-    assert export._inputs(context, "sound")["features"].shape[-1] == 3
+    config = load_model(folder / "sound" / "model")[1]
+    assert export._inputs(context, "sound", config)["features"].shape[-1] == 3
     card = export._card(context, "sound", {"classes": [], "crop": {}}, {"ensemble": 0.75})
     assert "features: sound," in card
 
