@@ -9,8 +9,11 @@
 #
 # PYTHON names the interpreter where it is not `python`.
 set -euo pipefail
-runs=${1:-runs}
-shift $(($# > 0))
+runs=runs
+if (($#)) && [ "$1" != -- ]; then
+    runs=$1
+    shift
+fi
 configs=()
 while (($#)) && [ "$1" != -- ]; do
     configs+=("$1")

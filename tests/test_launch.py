@@ -89,6 +89,7 @@ def test_a_run_begins_with_the_stages_of_one_that_may_share_them(launch, tmp_pat
 def test_flags_after_two_dashes_go_to_every_run(launch, tmp_path):
     finished, asked = launch("runs", "expr:faces", "expr:ctyun,faces", "--", "--config.seed=1")
     assert finished.returncode == 0, finished.stderr
+    assert not (tmp_path / "--").exists()
     *mains, table = asked
     assert len(mains) == 2 and all(line.endswith(" --redo --config.seed=1") for line in mains)
     assert table == f"-m abaw_jax.table {tmp_path}/runs/expr-faces {tmp_path}/runs/expr-ctyun-faces"

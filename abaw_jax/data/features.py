@@ -12,7 +12,7 @@ import pathlib
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -113,17 +113,6 @@ class FeatureStore:
                 f"{self.folder}: no features of {len(missing)} videos ({names}); run the extract "
                 "stage on them"
             )
-
-    def require_frames(self, frames: Mapping[str, np.ndarray]) -> None:
-        """Raise InputError unless each video has features of exactly these frames."""
-        self.require(frames)
-        for video, expected in frames.items():
-            found = self.frames(video)
-            if not np.array_equal(found, expected):
-                raise InputError(
-                    f"{self._path(video)}: features of {_describe(found)}, expected "
-                    f"{_describe(np.asarray(expected))}; extract the features again"
-                )
 
     def frames(self, video: str) -> np.ndarray:
         """The frame numbers that have features, int32 (n,), rising."""
@@ -237,9 +226,3 @@ def _fault(frames: np.ndarray, values: np.ndarray | _Header) -> str | None:
     if len(frames) and (frames[0] < 1 or (np.diff(frames.astype(np.int64)) < 1).any()):
         return "frames do not rise from 1 up"
     return None
-
-
-def _describe(frames: np.ndarray) -> str:
-    if not len(frames):
-        return "no frames"
-    return f"{len(frames)} frames {frames[0]} .. {frames[-1]}"

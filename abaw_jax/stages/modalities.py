@@ -208,7 +208,7 @@ def _supplied(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
     def make(video: str, rows: int) -> np.ndarray | None:
         if not (store.folder / f"{video}.npz").is_file() or not len(store.frames(video)):
             return None
-        if not place:
+        if not place and not steps:
             _check_reach(context, store, video, rows)
         values = store.read(video)
         if steps:

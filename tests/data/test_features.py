@@ -89,13 +89,6 @@ def test_videos_that_are_absent_are_named(folder):
         store.require(map(str, range(7)))
 
 
-def test_features_of_other_frames_are_refused(folder):
-    store = features.FeatureStore(folder)
-    store.require_frames({"video10_1_left": np.array([2, 3, 7]), "empty": np.zeros(0)})
-    with pytest.raises(InputError, match=r"left.npz: features of 3 frames 2 .. 7, expected 4 fr"):
-        store.require_frames({"video10_1_left": np.array([2, 3, 7, 8])})
-
-
 def test_an_unfinished_store_is_refused(tmp_path):
     features.save_features(tmp_path, "a", np.array([1]), values(1))
     with pytest.raises(InputError, match=r"features\.json: is absent"):

@@ -112,6 +112,10 @@ def test_a_store_of_other_frames_is_refused(context, tmp_path, last, fits):
         return
     with pytest.raises(InputError, match=rf"2.npz: its last frame is {last}, .* 12 rows; number"):
         make("2", ROWS)
+    config.extract.steps = ml_collections.ConfigDict({"extra": 3})  # rows that are no frames
+    other = Context(ml_collections.FrozenConfigDict(config), context.workdir, context.mesh)
+    make, _ = modalities._supplied(other, "extra")
+    assert make("2", ROWS).tolist() == [[1, 1]]
 
 
 def test_a_store_without_any_training_video_is_refused(context, tmp_path):
