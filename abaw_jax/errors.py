@@ -1,7 +1,8 @@
 """The one exception that stands for a mistake a person can mend."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class InputError(ValueError):
@@ -22,3 +23,12 @@ def unknown_name(where: str, name: str, what: str, known: Iterable[str]) -> Inpu
     nearest = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     return InputError(f"{where}: {name!r} is not {what}; known are {', '.join(known)}{hint}")
+
+
+@contextlib.contextmanager
+def within(section: str) -> Iterator[None]:
+    """Put the section's name before what is wrong in it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{section}: {error}") from error

@@ -62,7 +62,8 @@ def _demo(config: ConfigDict) -> None:
 
 
 def _paper(config: ConfigDict) -> None:
-    """Fine-tuning of `fuxi`; the rest is `base.paper`'s, none of it published for CE."""
+    """Fine-tuning of `fuxi`; the rest is `base.paper`'s, none of it published for CE, nor are the
+    schedule and the augmentation of fine-tuning."""
     base.paper(config)
     config.finetune.update(
         batch_size=64,  # paper

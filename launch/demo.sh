@@ -82,7 +82,9 @@ while read -r config name others; do
         [ -e "$run/prepare" ] || share "$run" "$runs/$other"
     done
     echo "== configs/${config/:/.py:}: $run"
-    "$python" -m abaw_jax.main --config="configs/${config/:/.py:}" --workdir="$run" --redo \
-        "$@" < /dev/null
+    redo=--redo # what was shared may be of another config; what is finished is not made again
+    [ ! -e "$run/results.json" ] || redo=
+    "$python" -m abaw_jax.main --config="configs/${config/:/.py:}" --workdir="$run" \
+        ${redo:+"$redo"} "$@" < /dev/null
 done <<< "$lines"
 "$python" -m abaw_jax.table "${folders[@]}"

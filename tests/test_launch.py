@@ -67,15 +67,18 @@ def test_a_run_begins_with_the_stages_of_one_that_may_share_them(launch, tmp_pat
     runs = tmp_path / "elsewhere"
     make_stages(runs / "va-demo", "prepare", "pretrain", "finetune")
     make_stages(runs / "va-ctyun-demo", "prepare")
+    (runs / "va-ctyun-demo" / "results.json").write_text("{}")
     make_stages(runs / "va-fuxi-demo", "prepare", "pretrain", "finetune", "extract", "sequence")
     (runs / "va-fuxi-demo" / "pretrain" / "results.json").unlink()
     configs = ["va:masked_vit,demo", "va:ctyun,demo", "va:fuxi,demo,without_sound"]
     finished, asked = launch(str(runs), *configs)
     assert finished.returncode == 0, finished.stderr
     assert len(asked) == len(configs) + 1
+    assert ["--redo" in line for line in asked] == [True, False, True, False]
 
     def stages(name):
-        return {path.name: (path / "results.json").read_text() for path in (runs / name).iterdir()}
+        made = [path for path in (runs / name).iterdir() if path.is_dir()]
+        return {path.name: (path / "results.json").read_text() for path in made}
 
     whole = ["prepare", "pretrain", "finetune"]
     assert stages("va-masked_vit-demo") == dict.fromkeys(whole, str(runs / "va-demo"))

@@ -170,8 +170,8 @@ def read_window(
     """One window as arrays: the reader's (T, ...), mask bool (T,), label (T, K), video, start.
 
     mask is False and everything else zero (labels invalid) where a short video has ended, but for
-    what the reader gives on another time axis. The
-    rows that a causal window repeats before the first are seen (mask True), not learnt (invalid).
+    what the reader gives on another time axis. The rows that a causal window repeats before the
+    first are seen (mask True), not learnt (invalid).
     """
     count = int(windows.rows[video + 1] - windows.rows[video])
     if windows.whole and count > windows.length:

@@ -29,6 +29,7 @@ from abaw_jax.interop.archive import check_variables, load_model, save_model
 from abaw_jax.stages.parts import make_finetune_task, make_second_task, make_sequence_task
 from abaw_jax.tasks.task import Task
 from abaw_jax.tracks import TRACKS
+from abaw_jax.tracks.targets import find_target
 
 PROGRAM = "model.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -60,6 +61,11 @@ def make_task(config: dict[str, Any], source: object) -> tuple[Task, dict[str, A
             raise InputError(
                 f"{source}: track {key!r} with classes {classes}; this version has no such"
             )
+    target = find_target(TRACKS[track], config.get("finetune", {}).get("target"))
+    if target and config.get("outputs") != list(target.track.classes):
+        raise InputError(
+            f"{source}: outputs {config.get('outputs')}; this version has {target.track.classes}"
+        )
     try:
         task = MAKERS[kind](ml_collections.FrozenConfigDict(config), TRACKS[track])
         params, state = jax.eval_shape(task.init, jax.random.key(0), example_inputs(config, 1))

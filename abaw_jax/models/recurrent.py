@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Float32
 
 from abaw_jax.models.fusion import Pointwise
-from abaw_jax.models.layers import AnyArray, Dense, DenseGeneral, LayerNorm
+from abaw_jax.models.layers import AnyArray, Dense, DenseGeneral, Dropout, LayerNorm
 
 
 def _uniform(bound: float):
@@ -127,7 +127,7 @@ class ClipModel(nn.Module):
         parts = []
         for name in sorted(features):
             x, mask = features[name][..., :-1], features[name][..., -1] > 0
-            x = nn.Dropout(self.feature_dropout, deterministic=not train)(x)
+            x = Dropout(self.feature_dropout)(x, train=train)
             encoder = GRUEncoder(self.width, self.vector, self.dtype, name=f"encoder_{name}")
             parts.append(encoder(x, mask))
         widths = self.head_width, self.outputs

@@ -1,35 +1,29 @@
 """Values of a config that no model, optimiser or batch can be made of, found before any work."""
 
-import contextlib
 import difflib
-import math
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from jax.sharding import Mesh
 
 from abaw_jax.data.records import IMAGE_SET, load_index
-from abaw_jax.errors import InputError, unknown_name
+from abaw_jax.errors import InputError, unknown_name, within
 from abaw_jax.evaluation.ensemble import METHODS
 from abaw_jax.evaluation.scenes import read_scenes
 from abaw_jax.evaluation.smoothing import smoothing_grid
 from abaw_jax.evaluation.stacking import is_choice
-from abaw_jax.models import fusion
-from abaw_jax.models.heads import BETWEEN
-from abaw_jax.models.layers import MASKED
-from abaw_jax.models.sequence import HEADS, POSITIONS
 from abaw_jax.recipe import Context
+from abaw_jax.stages.check_sequence import check_sequence
 from abaw_jax.stages.class_weights import WEIGHT_RULES, parse_weight_rule
 from abaw_jax.stages.encoder import check_encoder, check_labels
+from abaw_jax.stages.finetune import late_examples
 from abaw_jax.stages.modalities import check_modalities
 from abaw_jax.stages.parts import (
     DTYPES,
     NORMALISATIONS,
-    SEQUENCE_MODELS,
     make_finetune_task,
     make_schedule_optimizer,
-    make_second_task,
     make_sequence_task,
     make_transforms,
     section_tracks,
@@ -48,12 +42,6 @@ CHOICES = {
     "image.normalise": NORMALISATIONS,
     "encoder.dtype": DTYPES,
     "finetune.pooling": ("mean", "cls"),
-    "sequence.model": SEQUENCE_MODELS,
-    "sequence.activation": ("relu", "gelu"),
-    "sequence.positions": POSITIONS,
-    "sequence.mask_unit": MASKED,
-    "sequence.head": HEADS,
-    "sequence.head_between": BETWEEN,
 }
 COUNTS = (
     "image.size",
@@ -68,6 +56,14 @@ COUNTS = (
     *(f"{section}.{key}" for section in TRAINED for key in ("batch_size", "accumulate")),
     *(f"{section}.evaluations" for section in ("finetune", "sequence")),
 )
+RATES = (
+    "pretrain.mask_ratio",
+    "encoder.drop_path",
+    "finetune.dropout",
+    "sequence.dropout",
+    "sequence.feature_dropout",
+    "sequence.mask_rate",
+)
 # Of a track in `also`; all may be left out.
 LOSS_KEYS = (
     "weight", "loss", "output", "loss_options", "label_smoothing", "class_weights",
@@ -80,7 +76,6 @@ MULTIPLES = (
     ("encoder.width", 4),
     ("pretrain.decoder_width", "pretrain.decoder_heads"),
     ("pretrain.decoder_width", 4),
-    ("sequence.width", "sequence.heads"),
 )
 
 
@@ -104,18 +99,17 @@ def check_config(config: Any, mesh: Mesh) -> None:
     for key in ("mean", "std"):
         if len(config.image[key]) != 3:
             raise InputError(f"config.image.{key}: {config.image[key]}; expected 3 numbers")
-    if not 0 <= config.pretrain.mask_ratio < 1:
-        raise InputError(
-            f"config.pretrain.mask_ratio: {config.pretrain.mask_ratio}; expected 0 up to below 1"
-        )
-    with _within("config.corpus"):
+    for path in RATES:
+        if not 0 <= value(path) < 1:
+            raise InputError(f"config.{path}: {value(path)}; expected 0 up to below 1")
+    with within("config.corpus"):
         make_cleaning(config.corpus)
     _check_frozen(config)
     check_views(config)
     check_encoder(config)
     check_modalities(config)
     check_pixels(config)
-    _check_sequence(config)
+    check_sequence(config)
     for key in ("folds", "scenes"):
         if config.sequence[key] == 1 or config.sequence[key] < 0:
             raise InputError(
@@ -124,22 +118,22 @@ def check_config(config: Any, mesh: Mesh) -> None:
     if config.sequence.scene_file:
         if config.sequence.scenes:
             raise InputError("config.sequence: scenes and scene_file; expected one of the two")
-        with _within("config.sequence.scene_file"):
+        with within("config.sequence.scene_file"):
             read_scenes(config.sequence.scene_file)
     for name in TRAINED:
         section = config[name]
-        with _within(f"config.{name}"):
+        with within(f"config.{name}"):
             check_batch(section.batch_size, mesh, section.accumulate)
             make_schedule_optimizer(section, 10 * section.batch_size)
     _check_target(config)
     _check_tracks(config)
     for name, make_task in (("finetune", make_finetune_task), ("sequence", make_sequence_task)):
-        with _within(f"config.{name}"):
+        with within(f"config.{name}"):
             _check_loss(config, name, make_task)
-    with _within("config.extract"):
+    with within("config.extract"):
         check_batch(config.extract.batch_size, mesh)
     make_transforms(config)
-    with _within("config.ensemble"):
+    with within("config.ensemble"):
         smoothing_grid(tuple(config.ensemble.kinds), config.ensemble.gaps)
         _check_decision(config.ensemble, TRACKS[config.track])
         _check_combination(config.ensemble, config.sequence, TRACKS[config.track])
@@ -148,6 +142,7 @@ def check_config(config: Any, mesh: Mesh) -> None:
 def check_prepared(context: Context) -> None:
     """Raise InputError for labels, or a video, that the config names and the prepared sets lack."""
     check_labels(context)
+    late_examples(context)
     named = tuple(context.config.ensemble.report_videos)
     if not named:
         return
@@ -183,7 +178,7 @@ def _check_frozen(config: Any) -> None:
 def _check_target(config: Any) -> None:
     """Raise InputError for a target that the track lacks, or a curriculum of what has no order."""
     name, share = config.finetune.get("target"), config.finetune.get("curriculum", 0.0)
-    with _within("config.finetune"):
+    with within("config.finetune"):
         target = find_target(_main_track(config, "finetune"), name)
     if not 0 <= share <= 1:
         raise InputError(f"config.finetune.curriculum: {share}; expected a share from 0 to 1")
@@ -191,109 +186,6 @@ def _check_target(config: Any) -> None:
         raise InputError(
             f"config.finetune.curriculum: {share} with target {name!r}, of which no images come "
             "before others; expected 0, or target 'basic'"
-        )
-
-
-def _check_sequence(config: Any) -> None:
-    """Raise InputError for parts of the sequence model, or windows, that do not go together."""
-    section, track = config.sequence, TRACKS[config.track]
-
-    def refuse(key: str, what: str) -> None:
-        raise InputError(f"config.sequence.{key}: {section[key]!r}{what}")
-
-    if section.model == "gru":
-        if not track.per_clip:
-            refuse("model", f": it says one thing of a clip, and labels of {track.name} are of "
-                   "frames; expected 'transformer'")  # fmt: skip
-        for key in ("mask_rate", "fuse", "join", "tcn"):
-            if section[key]:
-                refuse(key, " has no effect with config.sequence.model 'gru'; expected none")
-    if not 0 <= section.mask_rate < 1:
-        refuse("mask_rate", "; expected 0 up to below 1")
-    for key in ("depth", "patience", "shift"):
-        if section[key] < 0:
-            refuse(key, "; expected at least 0")
-    if section.shift and track.per_clip:
-        refuse("shift", f": a window of {track.name} is a whole clip; expected 0")
-    if section.optimizer.layer_decay != 1 and not section.pixels:
-        raise InputError(
-            f"config.sequence.optimizer.layer_decay: {section.optimizer.layer_decay}; expected 1: "
-            "only an image encoder has blocks of layers to tell apart (config.sequence.pixels)"
-        )
-    for key in ("join", "tcn"):
-        if not all(isinstance(width, int) and width > 0 for width in section[key]):
-            refuse(key, "; expected widths of at least 1, or () for none")
-    if section.fuse:
-        if section.fuse not in fusion.METHODS:
-            refuse("fuse", f"; expected one of {', '.join(fusion.METHODS)}, or '' for none")
-        views = config.finetune.views
-        if len(section.modalities) != 2 or set(section.modalities) - set(views) or section.apart:
-            refuse("fuse", f" of modalities {tuple(section.modalities)}; expected two of "
-                   "config.finetune.views, and config.sequence.apart set to False")  # fmt: skip
-    if len(section.join) == 1 and section.project and not section.tcn:
-        refuse("join", " has no effect: two dense layers with nothing between are one; give two "
-               "widths, or set project to False")  # fmt: skip
-    if not section.depth and section.positions != "none":
-        refuse("positions", " without an encoder, as config.sequence.depth is 0; expected 'none'")
-    if section.positions == "sincos" and section.width % 2:
-        refuse("width", " with positions 'sincos'; expected an even number")
-    if section.head == "last" and track.per_clip:
-        refuse("head", f": labels of {track.name} are of clips, not of a last frame; expected "
-               "'frames'")  # fmt: skip
-    if section.head == "frames" and not track.per_clip and section.stride > section.length:
-        refuse("stride", f"; expected at most config.sequence.length = {section.length}, or frames "
-               "would be left out")  # fmt: skip
-    _check_width(config)
-    _check_collaborate(config)
-
-
-def _check_collaborate(config: Any) -> None:
-    """Raise InputError for a second branch that cannot be, or what cannot be mixed so."""
-    found = config.sequence.collaborate
-
-    def refuse(key: str, what: str) -> None:
-        raise InputError(f"config.sequence.collaborate.{key}: {found[key]!r}; expected {what}")
-
-    if not 0 <= found.epochs < math.inf:
-        refuse("epochs", "a number of at least 0")
-    if found.epochs and not config.sequence.epochs:
-        refuse("epochs", "0: there is no first branch, as config.sequence.epochs is 0")
-    if not 0 < found.hard <= 1:
-        refuse("hard", "a share from above 0 up to 1")
-    if len(found.beta) != 2 or not all(0 < number < math.inf for number in found.beta):
-        refuse("beta", "two numbers above 0")
-    if not 0 <= found.share <= 1:
-        refuse("share", "a share from 0 up to 1")
-    if found.epochs:
-        with _within("config.sequence.collaborate.epochs"):
-            make_second_task(config, TRACKS[config.track])
-
-
-def _check_width(config: Any) -> None:
-    """Raise InputError where nothing brings what enters the encoder to its width."""
-    section = config.sequence
-    if section.project:
-        return
-    if section.tcn or section.join:
-        last = "tcn" if section.tcn else "join"
-        width, name = section[last][-1], f"the last of config.sequence.{last}"
-    elif section.fuse:
-        width, name = section.fuse_width, "config.sequence.fuse_width"
-        if section.fuse == "concatenation":
-            width, name = 2 * width, f"twice {name}"
-    elif set(section.modalities) <= set(config.finetune.views):
-        width, name = config.encoder.width, "config.encoder.width"
-        if (views := len(section.modalities)) > 1:
-            width, name = views * width, f"{name} of {views} views"
-    else:
-        raise InputError(
-            "config.sequence.project: False with several modalities, or one that is not the face; "
-            "set it to True, or give config.sequence.join"
-        )
-    if width != section.width:
-        raise InputError(
-            f"config.sequence.width: {section.width}; expected {width}, {name}, or "
-            "config.sequence.project set to True"
         )
 
 
@@ -344,7 +236,7 @@ def _check_tracks(config: Any) -> None:
             weight = part.get("weight", 1.0)
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
                 raise InputError(f"{where}.weight: {weight!r}; expected a number above 0")
-            with _within(where):
+            with within(where):
                 check_tracks([_main_track(config, name), TRACKS[key]])
             if key not in (config.track, *read):
                 raise InputError(
@@ -396,12 +288,3 @@ def _check_combination(section: Any, sequence: Any, track: Track) -> None:
                 f"others.{name}: {folder} has no folder validation; name one that holds "
                 "validation/ and test/"
             )
-
-
-@contextlib.contextmanager
-def _within(section: str) -> Iterator[None]:
-    """Put the section's name before what is wrong in it."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{section}: {error}") from error

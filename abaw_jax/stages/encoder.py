@@ -23,7 +23,13 @@ from abaw_jax.tracks.track import Track
 FITTING = {
     "image": ("size", "normalise", "mean", "std"),
     "encoder": ("patch_size", "width", "depth", "heads"),
+    "finetune": ("pooling",),
 }
+
+
+def is_pretrained(config: Any) -> bool:
+    """Whether the run makes a masked autoencoder, with which its encoder starts."""
+    return bool(config.pretrain.epochs and not config.finetune.encoder)
 
 
 def frames_track(context: Context) -> Track:

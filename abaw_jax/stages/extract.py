@@ -75,8 +75,7 @@ def run(context: Context) -> dict:
             _extract_split(context, view, split, predict, variables, content_hash(model))
             for split in splits(context)
         ]
-    wanted = config.sequence.modalities if config.sequence.epochs else ()
-    others = [name for name in wanted if name not in config.finetune.views]
+    others = [name for name in config.sequence.modalities if name not in config.finetune.views]
     without = {
         f"videos_without_{name}": extract_modality(context, name, splits(context))
         for name in others

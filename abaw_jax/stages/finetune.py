@@ -31,14 +31,14 @@ from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import check_variables, content_hash, load_model, save_model
 from abaw_jax.interop.export import make_task
 from abaw_jax.recipe import Context
-from abaw_jax.stages.encoder import frames_track, given_folder
+from abaw_jax.stages.encoder import frames_track, given_folder, is_pretrained
 from abaw_jax.stages.parts import (
     count_steps,
-    further_classes,
     make_finetune_task,
     make_loss_weights,
     make_schedule_optimizer,
     make_transforms,
+    output_classes,
     section_tracks,
     training_figures,
 )
@@ -121,7 +121,8 @@ def _tune(context: Context, view: str, number: int) -> TrainResult:
     weights = make_loss_weights(section, labels[indices], track)
     task = make_finetune_task(config, track, weights)
     steps, epoch = count_steps(section, len(indices))
-    curriculum = make_curriculum(section, track, labels[indices], steps)
+    late = late_examples(context)
+    early = max(round(section.get("curriculum", 0.0) * steps), 1)
     result = train(
         task,
         make_batches=lambda start: image_batches(
@@ -134,7 +135,7 @@ def _tune(context: Context, view: str, number: int) -> TrainResult:
             start_step=start,
             process=(jax.process_index(), jax.process_count()),
             threads=config.threads,
-            curriculum=curriculum,
+            curriculum=None if late is None else Curriculum(late, early),
         ),
         optimizer=make_schedule_optimizer(section, len(indices)),
         steps=steps,
@@ -149,7 +150,7 @@ def _tune(context: Context, view: str, number: int) -> TrainResult:
         ema_decay=section.ema_decay or None,
         initial_params=pretrained(context),
         label=f"finetune {view}" if number else "finetune",
-        metadata={"classes": list(track.classes), **further_classes(section, track)},
+        metadata={"classes": list(track.classes), **output_classes(section, track)},
     )
     save_model(
         folder / "model",
@@ -158,7 +159,7 @@ def _tune(context: Context, view: str, number: int) -> TrainResult:
             "kind": "frame_classifier",
             "track": track.name,
             "classes": list(track.classes),
-            **further_classes(section, track),
+            **output_classes(section, track),
             **context.section("image", "encoder", "finetune"),
             **({"view": view} if number else {}),
         },
@@ -166,28 +167,29 @@ def _tune(context: Context, view: str, number: int) -> TrainResult:
     return result
 
 
-def make_curriculum(
-    section: Any, track: Track, labels: np.ndarray, steps: int
-) -> Curriculum | None:
-    """In which order training examples come, as the section `finetune` says, whose schedule has
-    so many steps; None for any order. labels (n, W): the target's. Raises InputError where all
-    are of one kind."""
-    share = section.get("curriculum")
-    if not share:
+def late_examples(context: Context) -> np.ndarray | None:
+    """Which of the labelled training crops a curriculum comes to last, bool (n,); None without one.
+
+    Raises InputError where all are of one kind.
+    """
+    section = context.config.finetune
+    if not section.get("curriculum"):
         return None
-    late = find_target(track, section.target).late(labels)
+    _, indices, labels = labelled(context, "train")
+    own = split_labels(labels[indices], learnt(context))[0]
+    late = find_target(frames_track(context), section.target).late(own)
     if late.all() or not late.any():
         raise InputError(
             f"config.finetune.curriculum: of {len(late)} training images {late.sum()} are of two "
             "emotions; expected images of one too (config.corpus.singles), or 0 for no curriculum"
         )
-    return Curriculum(late, max(round(share * steps), 1))
+    return late
 
 
 def pretrained(context: Context) -> Callable[[Any], Any] | None:
     """Puts the pre-trained encoder into fresh parameters; None without pre-training."""
     folder = context.folder("pretrain") / "model"
-    if not context.config.pretrain.epochs:
+    if not is_pretrained(context.config):
         return None
     encoder = load_model(folder)[0]["params"]["encoder"]
 

@@ -92,10 +92,12 @@ def section_tracks(section: Any, track: Track) -> list[Track]:
     return [own, *(TRACKS[key] for key in sorted(section.get("also") or {}))]
 
 
-def further_classes(section: Any, track: Track) -> dict[str, Any]:
-    """What files say of a model's further heads: {'also': {key: classes}}; {} without any."""
-    further = section_tracks(section, track)[1:]
-    return {"also": {other.key: list(other.classes) for other in further}} if further else {}
+def output_classes(section: Any, track: Track) -> dict[str, Any]:
+    """What files say of a model's outputs beside its track's classes: of further heads {'also':
+    {key: classes}}, of a target {'outputs': classes}, in whose order its head has them."""
+    own, *further = section_tracks(section, track)
+    found = {"also": {other.key: list(other.classes) for other in further}} if further else {}
+    return found if own is track else {"outputs": list(own.classes), **found}
 
 
 def make_finetune_task(

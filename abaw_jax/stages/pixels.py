@@ -30,6 +30,7 @@ from abaw_jax.data.windows import Reader, join_readers, make_feature_reader, mak
 from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import check_variables, load_model
 from abaw_jax.recipe import Context
+from abaw_jax.stages.encoder import is_pretrained
 from abaw_jax.stages.finetune import pretrained
 from abaw_jax.stages.modalities import open_stores
 from abaw_jax.stages.parts import make_transforms
@@ -51,17 +52,18 @@ def check_pixels(config: Any) -> None:
     if section.encoder_from not in ENCODERS:
         refuse("encoder_from", f"; expected one of {', '.join(ENCODERS)}")
     if not section.pixels:
-        if section.frozen_blocks:
-            refuse("frozen_blocks", " without an encoder to train; expected 0, or "
-                   "config.sequence.pixels set to True")  # fmt: skip
+        for key, without in (("frozen_blocks", 0), ("encoder_from", "finetune")):
+            if section[key] != without:
+                refuse(key, f" without an encoder to train; expected {without!r}, or "
+                       "config.sequence.pixels set to True")  # fmt: skip
         return
     if section.model == "gru":
         refuse("pixels", " with config.sequence.model 'gru'; expected False, or another model")
     if not 0 <= section.frozen_blocks <= depth:
         refuse("frozen_blocks", f"; expected 0 to config.encoder.depth = {depth}")
-    if section.encoder_from == "pretrain" and not config.pretrain.epochs:
-        refuse("encoder_from", ": there is no such encoder, as config.pretrain.epochs is 0; "
-               "expected 'finetune'")  # fmt: skip
+    if section.encoder_from == "pretrain" and not is_pretrained(config):
+        refuse("encoder_from", ": nothing is pre-trained, as config.pretrain.epochs is 0 or "
+               "config.finetune.encoder is given; expected 'finetune'")  # fmt: skip
     if section.modalities[0] != FACE or set(section.modalities[1:]) & set(config.finetune.views):
         refuse("modalities", f" with pixels; expected {FACE!r} as the first, and of further views "
                "of it none, or config.sequence.pixels set to False")  # fmt: skip

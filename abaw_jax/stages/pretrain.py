@@ -14,6 +14,7 @@ from abaw_jax.data.pipeline import image_batches
 from abaw_jax.data.records import Records, open_records
 from abaw_jax.interop.archive import content_hash, save_model
 from abaw_jax.recipe import Context
+from abaw_jax.stages.encoder import is_pretrained
 from abaw_jax.stages.parts import (
     count_steps,
     make_pretrain_task,
@@ -43,7 +44,7 @@ def run(context: Context) -> dict:
     """Train the autoencoder; there is no score, its loss is in metrics.jsonl."""
     config, folder = context.config, context.folder("pretrain")
     section = config.pretrain
-    if not section.epochs or config.finetune.encoder:
+    if not is_pretrained(config):
         return {"metrics": {}, "samples": 0}
     prepared = context.folder("prepare")
     records = Chain(

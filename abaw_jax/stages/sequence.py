@@ -57,11 +57,11 @@ from abaw_jax.stages.modalities import describe_features
 from abaw_jax.stages.parts import (
     Weights,
     count_steps,
-    further_classes,
     make_loss_weights,
     make_schedule_optimizer,
     make_second_task,
     make_sequence_task,
+    output_classes,
     second_section,
     section_tracks,
     training_figures,
@@ -80,7 +80,7 @@ from abaw_jax.tracks.track import Track
 from abaw_jax.training.loop import TrainResult, train
 from abaw_jax.training.step import make_predict
 
-PIXEL_SECTIONS = ("image", "encoder", "finetune")  # that describe an encoder of crops
+PIXEL_SECTIONS = ("image", "encoder")  # that, with its pooling, describe an encoder of crops
 Branch = tuple[Task, Callable[..., dict[str, np.ndarray]]]  # and its `make_windows_predict`
 
 
@@ -129,15 +129,19 @@ def run(context: Context) -> dict:
     members = make_members(context, windows, opened(None)["validation"][0], scenes)
     sums: dict[tuple[str, str], np.ndarray] = {}
     shares: dict[tuple[str, str], float] = {}
-    results = {}
+    figures = {}
     for number, (name, member) in enumerate(members.items()):
         readers = {split: reader for split, (_, reader) in opened(member.modality).items()}
         place = folder / name if number else folder
         label = f"sequence {name}" if number else "sequence"
         asked = {"seed": config.seed + number, "label": label}
         seen, branches = as_seen(context, member.modality), branches_of(member.modality)
-        results[name] = train_branches(seen, branches, place, member, readers, labels, **asked)
-        result, (_, predict) = results[name][-1], branches[-1]
+        trained = train_branches(seen, branches, place, member, readers, labels, **asked)
+        result, (_, predict) = trained[-1], branches[-1]
+        if name == ALL:
+            figures = training_figures(result)
+            if len(trained) > 1:
+                figures["first_branch"] = trained[0].metrics[track.score_name]
         _save_member(seen, place, result, member.modality)
         for split, found in opened(member.modality).items():
             for video, values in predict(*found, result.params, result.model_state).items():
@@ -150,16 +154,13 @@ def run(context: Context) -> dict:
     means = {key: (total / shares[key]).astype(np.float32) for key, total in sums.items()}
     for (split, video), values in means.items():
         _save(context, folder / "predictions" / split, video, values)
-    figures = training_figures(results[ALL][-1])
-    if len(results[ALL]) > 1:
-        figures["first_branch"] = results[ALL][0].metrics[track.score_name]
     if len(members) > 1:
         write_members(context, members)
     if sum(not member.modality for member in members.values()) > 1:
         figures["single"] = figures[track.score_name]
         validation = {video: means["validation", video] for video in labels[track.key]}
         figures |= score_videos(learnt(context), labels, validation)
-    models = [content_hash(folder / name / "model") for name in ("", *list(results)[1:])]
+    models = [content_hash(folder / name / "model") for name in ("", *list(members)[1:])]
     return {
         "split": "validation",
         "score": figures[track.score_name],
@@ -290,7 +291,7 @@ def train_member(
         initial_params=None if second else make_initial(context),
         label=label,
         unit="windows",
-        metadata={"classes": list(track.classes), **further_classes(section, track)},
+        metadata={"classes": list(track.classes), **output_classes(section, track)},
     )
 
 
@@ -306,7 +307,8 @@ def _save_member(
     context: Context, folder: pathlib.Path, result: TrainResult, only: str | None
 ) -> None:
     """Write the model of one member, which sees all modalities or only one."""
-    section = context.config.sequence
+    section, pooling = context.config.sequence, context.config.finetune.pooling
+    encoder = {"finetune": {"pooling": pooling}, **context.section(*PIXEL_SECTIONS)}
     save_model(
         folder / "model",
         {"params": result.params, **result.model_state},
@@ -314,9 +316,10 @@ def _save_member(
             "kind": "two_branches" if section.collaborate.epochs else "sequence_model",
             "track": context.track.name,
             "classes": list(context.track.classes),
-            **further_classes(section, context.track),
+            **output_classes(section, context.track),
             "features": describe_features(context, only),
-            **context.section(*PIXEL_SECTIONS if section.pixels else (), "sequence"),
+            **(encoder if section.pixels else {}),
+            **context.section("sequence"),
         },
     )
 

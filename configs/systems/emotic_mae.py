@@ -36,7 +36,7 @@ def _model(config: ConfigDict) -> None:
         stride=1,
         shift=0,
         fuse="attention",  # code
-        depth=0,  # paper: there is no encoder over time
+        depth=0,  # paper: no encoder over time is named
         project=False,
         positions="none",
         feature_dropout=0.0,  # not published
@@ -88,7 +88,7 @@ def paper(config: ConfigDict) -> None:
         ),
         dropout=0.0,  # not published
         crop_scale=(0.8, 1.0),  # paper; a flip, too
-        rotation=0.0,  # paper, as the next four: there is no other augmentation
+        rotation=0.0,  # paper names no other, as the next four
         brightness=0.0,
         contrast=0.0,
         saturation=0.0,

@@ -44,7 +44,7 @@ def _model(config: ConfigDict) -> None:
         positions="none",  # paper
         activation="relu",  # paper
         feature_dropout=0.0,  # not published
-        label_smoothing=0.0,  # paper: there is none
+        label_smoothing=0.0,  # paper: none is named
     )
     config.sequence.collaborate.update(
         hard=0.25,  # not published
@@ -95,7 +95,7 @@ def pretraining(config: ConfigDict) -> None:
             clip_norm=0.0,
         ),
         mask_ratio=0.75,  # paper
-        norm_pix_loss=False,  # paper: MSE on the masked patches
+        norm_pix_loss=False,  # not published; MSE on the masked patches: paper
         decoder_width=512,  # paper, as the next two
         decoder_depth=8,
         decoder_heads=16,
@@ -192,7 +192,7 @@ def paper_clips(config: ConfigDict) -> None:
         batch_size=16,  # paper
         epochs=30.0,  # not published
         optimizer=base.optimizer(
-            1e-4,  # not published, as the next
+            1e-4,  # not published, as the next and the cosine schedule
             warmup_epochs=0.0,
             weight_decay=0.0,  # paper: Adam
             clip_norm=0.0,

@@ -27,11 +27,11 @@ def _model(config: ConfigDict) -> None:
         mask_rate=0.2,  # paper: .2, .5 and .8 are compared
         mask_unit="frames",  # paper; values in the code
         feature_dropout=0.0,  # not published
-        project=False,  # paper
+        project=False,  # paper: features are as wide as the encoder
         positions="sincos",  # paper
         activation="relu",  # not published; torch's default
         head="last",  # paper
-        label_smoothing=0.0,  # paper: there is none
+        label_smoothing=0.0,  # paper: none is named
         patience=3,  # paper
     )
     if config.track == "va":

@@ -17,11 +17,12 @@ from abaw_jax.evaluation.predictions import load_predictions
 from abaw_jax.evaluation.submission import read_submission
 from abaw_jax.files import read_json
 from abaw_jax.interop.archive import load_model
+from abaw_jax.interop.export import make_task
 from abaw_jax.recipe import Context
 from abaw_jax.stages import finetune, parts
-from abaw_jax.stages.check import check_config
+from abaw_jax.stages.check import check_config, check_prepared
 from abaw_jax.tracks import CE
-from abaw_jax.tracks.targets import COMPOUNDS
+from abaw_jax.tracks.targets import BASIC, COMPOUNDS
 from abaw_jax.training.partition import make_mesh
 from abaw_jax.training.state import named_leaves
 from configs import ce
@@ -129,16 +130,20 @@ def test_six_emotions_are_learnt_singles_first(whole):
     config = small_config("fuxi_basic", workdir.parent)
     stages = ("prepare", "pretrain", "finetune")
     results = recipe.run(config.lock(), workdir, whole[0].mesh, stages=stages)
-    variables, _ = load_model(workdir / "finetune" / "model")
+    variables, described = load_model(workdir / "finetune" / "model")
     assert variables["params"]["head"]["kernel"].shape == (16, 6)
+    assert described["outputs"] == list(BASIC.classes)
+    with pytest.raises(InputError, match="outputs .*; this version has"):
+        make_task({**described, "outputs": described["outputs"][::-1]}, "model")
     assert read_json(workdir / "finetune" / "results.json")["samples"] == 3 * 11 + 10
     assert np.isfinite(results["stages"]["finetune"]["score"])
     context = Context(config, workdir, whole[0].mesh)
-    labels = finetune.labelled(context, "train")[2]
-    found = finetune.make_curriculum(config.finetune, CE, labels, 60)
-    assert found.steps == 30 and found.late.tolist() == [True] * 33 + [False] * 10
-    with pytest.raises(InputError, match="of 33 training images 33 are .*config.corpus.singles"):
-        finetune.make_curriculum(config.finetune, CE, labels[:33], 60)
+    assert finetune.late_examples(context).tolist() == [True] * 33 + [False] * 10
+    records, indices, labels = finetune.labelled(context, "train")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "labelled", lambda *_: (records, indices[:33], labels))
+        with pytest.raises(InputError, match="of 33 training images 33 are .*corpus.singles"):
+            check_prepared(context)
     # Scored by what is predicted: the seven classes of the images of pairs.
     assert len(finetune.labelled(context, "validation")[1]) == 2 * 7
 

@@ -272,5 +272,5 @@ def test_there_is_nothing_to_start_from_without_pre_training():
     config = expr.get_config("tiny").unlock()
     config.sequence.update(pixels=True, encoder_from="pretrain")
     config.pretrain.epochs = 0.0
-    with pytest.raises(InputError, match="^config.sequence.encoder_from: 'pretrain': there is no"):
+    with pytest.raises(InputError, match="^config.sequence.encoder_from: 'pretrain': nothing is"):
         check_config(config, make_mesh())
