@@ -10,6 +10,13 @@
 # PYTHON names the interpreter where it is not `python`.
 set -euo pipefail
 runs=runs
+case ${1:-} in
+    -- | '') ;;
+    -* | *:*)
+        echo "error: $1 is no folder for the runs; launch/demo.sh [RUNS [CONFIG...]] [-- FLAGS...]" >&2
+        exit 2
+        ;;
+esac
 if (($#)) && [ "$1" != -- ]; then
     runs=$1
     shift
@@ -60,13 +67,15 @@ END
 }
 
 # A run that has not begun starts from copies of another's first stages. Those that its config would
-# make otherwise are made again, by --redo; the others are the same files, so no score changes.
+# make otherwise are made again, by --redo until it is finished; the others are the same files, so no
+# score changes. A run without copies is never made again.
 share() {
     local run=$1 stage
     local other=$2
     for stage in prepare pretrain finetune extract; do
         [ -e "$other/$stage/results.json" ] || break
         mkdir -p "$run"
+        touch "$run/.shared"
         rm -rf "$run/.$stage.copied"
         cp -R "$other/$stage" "$run/.$stage.copied"
         mv "$run/.$stage.copied" "$run/$stage" # whole, or not there
@@ -82,9 +91,10 @@ while read -r config name others; do
         [ -e "$run/prepare" ] || share "$run" "$runs/$other"
     done
     echo "== configs/${config/:/.py:}: $run"
-    redo=--redo # what was shared may be of another config; what is finished is not made again
-    [ ! -e "$run/results.json" ] || redo=
+    redo=
+    [ ! -e "$run/.shared" ] || redo=--redo
     "$python" -m abaw_jax.main --config="configs/${config/:/.py:}" --workdir="$run" \
         ${redo:+"$redo"} "$@" < /dev/null
+    rm -f "$run/.shared"
 done <<< "$lines"
 "$python" -m abaw_jax.table "${folders[@]}"

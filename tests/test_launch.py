@@ -57,7 +57,7 @@ def test_all_systems_run_on_all_their_tracks_and_are_tabulated(launch, tmp_path)
         name = f"{key}-demo" if system == "mae_transformer" else f"{key}-{system}-demo"
         assert (
             f"-m abaw_jax.main --config=configs/{key}.py:{system},demo "
-            f"--workdir={tmp_path}/runs/{name} --redo"
+            f"--workdir={tmp_path}/runs/{name}"
         ) in mains
         assert f" {tmp_path}/runs/{name}" in table
     assert table.startswith("-m abaw_jax.table ") and table.count("/runs/") == len(pairs)
@@ -74,7 +74,9 @@ def test_a_run_begins_with_the_stages_of_one_that_may_share_them(launch, tmp_pat
     finished, asked = launch(str(runs), *configs)
     assert finished.returncode == 0, finished.stderr
     assert len(asked) == len(configs) + 1
+    # Copies alone are made again; one that went on is finished now.
     assert ["--redo" in line for line in asked] == [True, False, True, False]
+    assert not list(runs.glob("*/.shared"))
 
     def stages(name):
         made = [path for path in (runs / name).iterdir() if path.is_dir()]
@@ -94,8 +96,15 @@ def test_flags_after_two_dashes_go_to_every_run(launch, tmp_path):
     assert finished.returncode == 0, finished.stderr
     assert not (tmp_path / "--").exists()
     *mains, table = asked
-    assert len(mains) == 2 and all(line.endswith(" --redo --config.seed=1") for line in mains)
+    assert len(mains) == 2 and all(line.endswith(" --config.seed=1") for line in mains)
     assert table == f"-m abaw_jax.table {tmp_path}/runs/expr-faces {tmp_path}/runs/expr-ctyun-faces"
+
+
+@pytest.mark.parametrize("word", ["--help", "va:ctyun,tiny"])
+def test_a_first_word_that_is_no_folder_is_refused(launch, tmp_path, word):
+    finished, asked = launch(word)
+    assert finished.returncode == 2 and asked == [] and not (tmp_path / word).exists()
+    assert finished.stderr.startswith(f"error: {word} is no folder for the runs; launch/demo.sh [")
 
 
 @pytest.mark.parametrize("config", ["fer:demo", "va:ctyun,dmo"])
