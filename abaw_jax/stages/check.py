@@ -140,9 +140,16 @@ def check_config(config: Any, mesh: Mesh) -> None:
 
 
 def check_prepared(context: Context) -> None:
-    """Raise InputError for labels, or a video, that the config names and the prepared sets lack."""
+    """Raise InputError for labels, or a video, that the config names and the prepared sets lack,
+    and for what it asks of images that only videos have."""
     check_labels(context)
     late_examples(context)
+    _check_report_videos(context)
+    _check_images(context)
+
+
+def _check_report_videos(context: Context) -> None:
+    """Raise InputError for a video to be shown that the validation set lacks."""
     named = tuple(context.config.ensemble.report_videos)
     if not named:
         return
@@ -159,6 +166,24 @@ def check_prepared(context: Context) -> None:
                 f"config.ensemble.report_videos: {name!r} is no validation video; of the "
                 f"{len(videos)} there are, name such as {', '.join(near)}"
             )
+
+
+def _check_images(context: Context) -> None:
+    """Raise InputError for what looks at neighbours in a set of images: they are no time, and lie
+    in the order of their classes."""
+    config, folder = context.config, context.folder("prepare") / "records"
+    if IMAGE_SET not in load_index(folder, "validation").videos:
+        return
+    if config.sequence.epochs:
+        raise InputError(
+            f"config.sequence.epochs: {config.sequence.epochs}; images do not follow on one "
+            "another: expected 0"
+        )
+    if config.ensemble.kinds:
+        raise InputError(
+            f"config.ensemble.kinds: {tuple(config.ensemble.kinds)}; images do not follow on one "
+            "another: expected ()"
+        )
 
 
 def _check_frozen(config: Any) -> None:

@@ -81,7 +81,8 @@ def check_encoder(config: Any) -> None:
     if not config.sequence.epochs:
         raise InputError(
             f"config.finetune.{where}: single frames are predicted of {tuned.name}, and without a "
-            f"sequence model nothing of {own.name}; set config.sequence.epochs above 0"
+            f"sequence model nothing of {own.name}; take an encoder of {own.name}, or of "
+            "videos set config.sequence.epochs above 0"
         )
     if "frames" in config.ensemble.members:
         raise InputError(

@@ -6,6 +6,7 @@
 import json
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 import simplejpeg
@@ -116,6 +117,20 @@ def test_the_submission_has_the_rows_of_the_example(whole):
         assert found.tolist() == [frame for frame in SEEN[video] if frame <= ROWS[video]]
         np.testing.assert_array_equal(rows[found - 1], decoded)
         assert rows[0] == decoded[0]  # before the first known frame that one holds
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"), [("sequence", "epochs", 1.0), ("ensemble", "kinds", ("box",))]
+)
+def test_what_looks_at_neighbours_is_refused_of_images(whole, section, key, value):
+    """They lie in the order of their classes: a neighbour tells the label."""
+    context, _ = whole
+    check_prepared(context)
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config[section][key] = value
+    other = Context(ml_collections.FrozenConfigDict(config), context.workdir, context.mesh)
+    with pytest.raises(InputError, match=f"^config.{section}.{key}: .* do not follow on one ano"):
+        check_prepared(other)
 
 
 def test_frames_alone_are_exported(whole):
