@@ -74,9 +74,9 @@ def draw_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> Bool[jax.A
     """True at each place with probability `rate`, to 2**-32, independently: bool `shape`.
 
     A hash of the place's number and of 64 bits from `key`, in place of jax.random.bernoulli, whose
-    generator takes half of a sequence model's training step on CPU; this takes a twentieth
-    of that, and parts of an array on several devices are drawn where they lie. Good enough to drop
-    numbers, and for nothing else. Beyond 2**32 places the mask repeats itself.
+    generator takes half of a sequence model's training step on CPU; this takes a twentieth of that,
+    and parts of an array on several devices are drawn where they lie. Good enough to drop numbers,
+    and for nothing else. Beyond 2**32 places the mask repeats itself.
     """
     if not 0 <= rate < 1:
         raise ValueError(f"rate {rate}; expected 0 up to below 1")

@@ -42,7 +42,7 @@ def _model(config: ConfigDict) -> None:
         config.sequence.loss_options.update(alpha=0.25, gamma=2.0)  # paper
         config.sequence.class_weights = "share"  # paper: 1 - n_k / sum n
     if config.track == "au":
-        config.sequence.positive_weights = "none"  # paper: there are none
+        config.sequence.positive_weights = "none"  # paper: none is named
 
 
 def demo(config: ConfigDict) -> None:

@@ -1,5 +1,5 @@
-"""Write the golden files of the published systems' parts, and of three systems' whole models with
-their losses: what PyTorch computes of them.
+"""Write the golden files of the published systems' parts, and of their whole models with their
+losses: what PyTorch computes of them.
 
     python tests/golden/make_golden_parts.py [FOLDER]
 
