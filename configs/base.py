@@ -9,7 +9,7 @@ function a scale.
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
@@ -21,24 +21,23 @@ SHARED = ("va", "expr", "au")  # tracks that are labels of the same videos
 SYSTEMS = {
     "mae_transformer": (*SHARED, "ce", "emi"),
     "ctyun": SHARED,
-    "fuxi": (*SHARED, "emi"),
+    "fuxi": (*SHARED, "ce", "emi"),
     "masked_vit": SHARED,
     "emotic_mae": ("expr",),
+    "fuxi_basic": ("ce",),
 }
 LOSS_KEYS = (
     "loss", "output", "loss_options", "label_smoothing", "class_weights", "positive_weights",
 )  # fmt: skip
 
 
-def parse(
-    arg: str, track: str, scales: Sequence[str], systems: Mapping[str, Sequence[str]] = SYSTEMS
-) -> tuple[str, str]:
+def parse(arg: str, track: str, scales: Sequence[str]) -> tuple[str, str]:
     """(system, scale) of a config's argument: a name of either kind, both, or nothing.
 
     The first of each is the default. Raises ValueError for any other word but an ablation's, for
     two of a kind, and for a system that does not cover the track.
     """
-    covering = [name for name, tracks in systems.items() if track in tracks]
+    covering = [name for name, tracks in SYSTEMS.items() if track in tracks]
     system, scale = covering[0], scales[0]
     words = list(filter(None, arg.split(",")))
     for kind, names in (("system", covering), ("scale", scales), ("ablation", ABLATIONS)):
@@ -49,10 +48,10 @@ def parse(
     for word in words:
         if word in covering:
             system = word
-        elif word in systems:
+        elif word in SYSTEMS:
             raise ValueError(
-                f"configs/{track}.py:{arg}: configs/systems/{word}.py is for "
-                f"{', '.join(systems[word])}; name one of {', '.join(covering)}"
+                f"configs/{track}.py:{arg}: system {word!r} is for {', '.join(SYSTEMS[word])}; name "
+                f"one of {', '.join(covering)}"
             )
         elif word in scales:
             scale = word
@@ -113,16 +112,14 @@ def together(config: ConfigDict, arg: str, scale: str) -> None:
             config[section].also[key] = ConfigDict({"weight": 1.0, **loss})
 
 
-def ablate(
-    config: ConfigDict, arg: str, scale: str, systems: Mapping[str, Sequence[str]] = SYSTEMS
-) -> None:
+def ablate(config: ConfigDict, arg: str, scale: str) -> None:
     """With a name of ABLATIONS in the argument: the system so changed, and named.
 
     Raises ValueError where the system has no such part at this scale; it names those that have.
     """
     for name in filter(ABLATIONS.__contains__, arg.split(",")):
         if not _changes(config, name):
-            covering = [key for key, tracks in systems.items() if config.track in tracks]
+            covering = [key for key, tracks in SYSTEMS.items() if config.track in tracks]
             found = [key for key in covering if _has_part(config.track, key, scale, name)]
             raise ValueError(
                 f"configs/{config.track}.py:{arg}: {name!r} changes nothing of {config.system} at "

@@ -40,7 +40,7 @@ from configs.systems import fuxi
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config of a system at a scale. Raises ValueError for any other argument."""
-    system, scale = base.parse(arg, "ce", tuple(SCALES), SYSTEMS)
+    system, scale = base.parse(arg, "ce", tuple(SCALES))
     config = base.sections("ce", system, scale)
     # No list is known of: the example says which videos are to be predicted.
     config.corpus.test_example = "test_set_examples/CVPR_6th_ABAW_CE_test_set_example.txt"
@@ -52,7 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
     if system in IMAGES:
         _images(config, scale)
         IMAGES[system](config)
-    base.ablate(config, arg, scale, SYSTEMS)
+    base.ablate(config, arg, scale)
     return config.lock()
 
 
@@ -132,5 +132,4 @@ def _basic(config: ConfigDict) -> None:
 
 # Systems of single images -> what sets their targets.
 IMAGES = {"fuxi": _compounds, "fuxi_basic": _basic}
-SYSTEMS = base.SYSTEMS | {"fuxi": (*base.SYSTEMS["fuxi"], "ce"), "fuxi_basic": ("ce",)}
 SCALES = {"demo": _demo, "tiny": base.tiny, "paper": _paper}

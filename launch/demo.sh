@@ -41,28 +41,28 @@ import sys
 from configs import base
 
 
-def load(track):
-    module = importlib.import_module(f"configs.{track}")
-    return module, getattr(module, "SYSTEMS", base.SYSTEMS)
+TRACKS = next(iter(base.SYSTEMS.values()))
 
 
 def every():
-    for track in next(iter(base.SYSTEMS.values())):
-        for system, tracks in load(track)[1].items():
+    for track in TRACKS:
+        for system, tracks in base.SYSTEMS.items():
             if track in tracks:
                 yield f"{track}:{system},demo"
 
 
 for given in sys.argv[1:] or every():
     track, _, argument = given.partition(":")
+    if track not in TRACKS:
+        sys.exit(f"error: {given}: {track!r} is no track; name configs as va:ctyun,demo")
+    module = importlib.import_module(f"configs.{track}")
     try:
-        module, systems = load(track)
         name = module.get_config(argument).name
-    except (ImportError, ValueError) as error:
-        sys.exit(f"error: {given}: {error}; name configs as va:ctyun,demo")
-    system, scale = base.parse(argument, track, tuple(module.SCALES), systems)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    system, scale = base.parse(argument, track, tuple(module.SCALES))
     others = (module.get_config(f"{system},{scale}").name, module.get_config(scale).name)
-    print(given, name, *others)
+    print(f"{track}:{argument}", name, *others)
 END
 }
 

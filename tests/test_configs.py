@@ -303,7 +303,7 @@ def test_crops_are_cleaned_by_the_system_that_does_so_alone():
 def test_systems_are_named_with_their_tracks_and_scales():
     assert CONFIGS["va"].get_config("fuxi,tiny").name == "va-fuxi-tiny"
     for key in ("ce", "emi"):
-        covers = f"configs/{key}.py:ctyun: configs/systems/ctyun.py is for va, expr, au; name one "
+        covers = f"configs/{key}.py:ctyun: system 'ctyun' is for va, expr, au; name one "
         with pytest.raises(ValueError, match=covers):
             importlib.import_module(f"configs.{key}").get_config("ctyun")
     with pytest.raises(ValueError, match="system 'fuxi' has no scale 'faces'; name one of demo"):

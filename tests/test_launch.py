@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from configs import base, ce
+from configs import base
 
 ROOT = pathlib.Path(__file__).parents[1]
 # What is read from standard input is run, modules are noted.
@@ -51,7 +51,6 @@ def test_all_systems_run_on_all_their_tracks_and_are_tabulated(launch, tmp_path)
     assert finished.returncode == 0, finished.stderr
     *mains, table = asked
     pairs = {(key, system) for system, keys in base.SYSTEMS.items() for key in keys}
-    pairs |= {("ce", system) for system, keys in ce.SYSTEMS.items() if "ce" in keys}
     assert len(mains) == len(pairs)
     for key, system in pairs:
         name = f"{key}-demo" if system == "mae_transformer" else f"{key}-{system}-demo"
@@ -107,8 +106,15 @@ def test_a_first_word_that_is_no_folder_is_refused(launch, tmp_path, word):
     assert finished.stderr.startswith(f"error: {word} is no folder for the runs; launch/demo.sh [")
 
 
-@pytest.mark.parametrize("config", ["fer:demo", "va:ctyun,dmo"])
-def test_a_config_that_there_is_not_is_one_line(launch, config):
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("fer:demo", "fer:demo: 'fer' is no track"),
+        ("base:tiny", "base:tiny: 'base' is no track"),
+        ("va:ctyun,dmo", "configs/va.py:ctyun,dmo: 'dmo' is neither"),
+    ],
+)
+def test_a_config_that_there_is_not_is_one_line(launch, config, message):
     finished, asked = launch("runs", config)
     assert finished.returncode != 0 and asked == []
-    assert finished.stderr.startswith(f"error: {config}: ") and finished.stderr.count("\n") == 1
+    assert finished.stderr.startswith(f"error: {message}") and finished.stderr.count("\n") == 1
