@@ -8,14 +8,16 @@ import errno
 import json
 import os
 import pathlib
+import re
 import sys
+from collections.abc import Sequence
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from abaw_jax import recipe
-from abaw_jax.errors import InputError
+from abaw_jax.errors import InputError, unknown_name
 from abaw_jax.memory import tune_malloc
 from abaw_jax.training.loop import Interrupted
 from abaw_jax.training.partition import make_mesh
@@ -43,12 +45,42 @@ def parse(argv: list[str]) -> list[str]:
                     "--config=configs/va.py:ctyun"
                 )
         return rest
+    except InputError as error:
+        stop(2, str(error))
     except Exception as error:
+        # The text of these may be a key alone.
+        if isinstance(error, AttributeError | KeyError) and (unknown := find_unknown_key(argv)):
+            stop(2, str(unknown))
         lines = str(error).strip("'\"").replace("\\n", "\n").splitlines()
         lines = [line.strip(" '\"") for line in lines if line.strip()]
         if any("Traceback (most" in line for line in lines):  # the config's own error comes last
             lines = lines[-1:]
         stop(2, " ".join(lines)[:500])
+
+
+def find_unknown_key(argv: Sequence[str]) -> InputError | None:
+    """The error for the first `--config.a.b` of a key that the config's file does not have."""
+    path = re.search(r"^--?config[=\n](.*)$", "\n".join(argv), re.MULTILINE)
+    if path is None:
+        return None
+    loaded = flags.FLAGS["config"].parser.parse(path[1])
+    for flag in argv:
+        if not (found := re.match(r"--?(?:no)?config\.([\w.]+)", flag)):
+            continue
+        where, section = "config", loaded
+        for key in found[1].split("."):
+            if not isinstance(section, ConfigDict):
+                return InputError(f"{where}: is {section!r}, which holds no {key!r}")
+            if key in section:
+                where, section = f"{where}.{key}", section[key]
+            elif len(section):
+                return unknown_name(where, key, "a key of it", section)
+            else:
+                return InputError(
+                    f"{where}: has no {key!r}, nor any key yet; give it as a whole: "
+                    f"--{where}=\"{{'{key}': ...}}\""
+                )
+    return None
 
 
 def stop(status: int, message: str) -> None:

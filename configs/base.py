@@ -50,8 +50,8 @@ def parse(arg: str, track: str, scales: Sequence[str]) -> tuple[str, str]:
             system = word
         elif word in SYSTEMS:
             raise ValueError(
-                f"configs/{track}.py:{arg}: system {word!r} is for {', '.join(SYSTEMS[word])}; name "
-                f"one of {', '.join(covering)}"
+                f"configs/{track}.py:{arg}: system {word!r} is for {', '.join(SYSTEMS[word])}; "
+                f"name one of {', '.join(covering)}"
             )
         elif word in scales:
             scale = word

@@ -213,6 +213,9 @@ def test_killed_anywhere_ends_with_the_same_score(whole, commands, tmp_path):
 BAD_FLAGS = {
     "epochs": "--config.finetune.epoch=3",
     "config.finetune.epochs": "--config.finetune.epochs=many",
+    "config.finetune: 'epoch' is not a key of it; known": "--config.finetune.epoch=3",
+    "config.seed: is 0, which holds no 'x'": "--config.seed.x=3",
+    "--config.extract.stores=\"{'mine': ...}\"": "--config.extract.stores.mine=DIR",
     "config.track": "--config.track=va",
     "config.system": "--config.system=fuxi",
     "prepair": "--stages=prepair",
