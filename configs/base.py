@@ -147,15 +147,13 @@ def _changes(config: ConfigDict, name: str) -> bool:
 
 
 def optimizer(lr: float, **changes) -> ConfigDict:
-    """AdamW with linear warm-up and cosine; `lr` is the peak, whatever the batch size.
-
-    There are keys more where they are given: period_epochs, after which the cosine starts anew, or
-    with schedule="step" the rate is multiplied by step_factor.
-    """
+    """AdamW with linear warm-up and cosine; `lr` is the peak, whatever the batch size."""
     values = dict(
         name="adamw",
         lr=lr,
-        schedule="cosine",
+        schedule="cosine",  # or step, constant
+        period_epochs=0.0,  # after which the cosine starts anew, or a step is taken; 0 = never
+        step_factor=0.1,  # of the rate, with the schedule step
         warmup_epochs=1.0,
         warmup_lr=0.0,
         final_lr=0.0,
@@ -165,7 +163,7 @@ def optimizer(lr: float, **changes) -> ConfigDict:
         clip_norm=1.0,  # 0 = off
         layer_decay=1.0,  # 1 = off
     )
-    if unknown := changes.keys() - values.keys() - {"period_epochs", "step_factor"}:
+    if unknown := changes.keys() - values.keys():
         raise KeyError(f"optimizer has no {sorted(unknown)}")
     return ConfigDict(values | changes)
 

@@ -403,8 +403,6 @@ def test_optimizer_has_no_other_values():
         base.optimizer(1e-3, betas=(0.9, 0.95))
 
 
-def test_a_period_is_a_key_of_the_optimizers_that_have_one_alone():
-    assert "period_epochs" not in base.optimizer(1e-3)
-    for argument, period in (("paper", None), ("fuxi,paper", 2.0)):
-        section = CONFIGS["expr"].get_config(argument).sequence
-        assert section.optimizer.get("period_epochs") == period
+@pytest.mark.parametrize(("argument", "period"), [("paper", 0.0), ("fuxi,paper", 2.0)])
+def test_period_of_the_schedule(argument, period):
+    assert CONFIGS["expr"].get_config(argument).sequence.optimizer.period_epochs == period

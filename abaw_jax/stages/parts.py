@@ -40,6 +40,11 @@ NORMALISATIONS = {
     "image": lambda section: normalise_by_image,
 }
 
+# Of a section `optimizer`; configs/base.py says what they are.
+OPTIMIZER_KEYS = {
+    "name", "lr", "schedule", "period_epochs", "step_factor", "warmup_epochs", "warmup_lr",
+    "final_lr", "weight_decay", "b1", "b2", "clip_norm", "layer_decay",
+}  # fmt: skip
 SEQUENCE_MODELS = ("transformer", "gru")
 # Of the section `sequence`; models that were exported before there were these do without.
 SEQUENCE_OPTIONS = (
@@ -252,16 +257,21 @@ def make_schedule_optimizer(
     """The optimiser of a training section, its epochs turned into steps; see `make_optimizer`.
 
     A section may have `frozen_blocks`, how many of the encoder's blocks stay as they are; or
-    `frozen` says which parameters do. Raises InputError for a period that cannot be, and as
-    `make_optimizer`.
+    `frozen` says which parameters do. Raises InputError for keys that are missing or too many, for
+    a period that cannot be, and as `make_optimizer`.
     """
     options = section.optimizer.to_dict()
-    steps, epoch = count_steps(section, examples)
-    period = options.pop("period_epochs", 0.0)
-    if not period >= 0 or (period and options["schedule"] not in ("cosine", "step")):
+    if odd := sorted(OPTIMIZER_KEYS ^ options.keys()):
         raise InputError(
-            f"optimizer.period_epochs: {period} with schedule {options['schedule']!r}; expected 0, "
-            "or above 0 with schedule 'cosine' or 'step'"
+            f"optimizer: {odd[0]!r} is {'too many' if odd[0] in options else 'missing'}; expected "
+            f"the keys {', '.join(sorted(OPTIMIZER_KEYS))}: set each by a flag of its own"
+        )
+    steps, epoch = count_steps(section, examples)
+    period, schedule = options.pop("period_epochs"), options["schedule"]
+    if not {"step": period > 0, "constant": period == 0}.get(schedule, period >= 0):
+        raise InputError(
+            f"optimizer.period_epochs: {period} with schedule {schedule!r}; expected 0 with "
+            "'constant', above 0 with 'step', either with 'cosine'"
         )
     options["period_steps"] = max(round(period * epoch), 1) if period else None
     warmup = min(round(options.pop("warmup_epochs") * epoch), steps)

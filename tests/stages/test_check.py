@@ -170,6 +170,8 @@ def test_a_loss_of_whole_windows_is_none_of_a_last_frame(arg):
         ({"schedule": "linear"}, "schedule: 'linear'"),
         ({"period_epochs": -1.0}, "optimizer.period_epochs: -1.0"),
         ({"schedule": "constant", "period_epochs": 2.0}, ".*: 2.0 with schedule 'constant'"),
+        ({"schedule": "step"}, "optimizer.period_epochs: 0.0 with schedule 'step'"),
+        ({"momentum": 0.9}, "optimizer: 'momentum' is too many"),
     ],
 )
 def test_optimizers_that_cannot_be_are_named(config, changes, named):
