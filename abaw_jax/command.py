@@ -5,6 +5,7 @@ the work, prints for people and returns the record that --json prints as the las
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,7 +31,7 @@ def run(
     any_track: bool = True,
 ) -> int:
     """Run a command (argv[0] is its name) and return its exit status: 0, or 2 where what was given
-    is wrong, after one line on standard error.
+    is wrong, after one line on standard error, or 141 where nobody reads on (`| head -1`).
 
     program: its docstring, shown by --help. body: (flags, arguments that are no flags, track) ->
     record. track: of a command for one track alone, which then has no --track; nor has one that is
@@ -53,6 +54,11 @@ def run(
         record = body(options, rest, track)
         if options.json:
             print(json.dumps(record, allow_nan=False))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still to be written must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a shell says of a process that SIGPIPE has ended
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

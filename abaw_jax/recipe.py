@@ -193,7 +193,7 @@ def _flat(tree: dict, prefix: str = "") -> dict:
     return flat
 
 
-def _differences(old: dict, new: dict) -> list[str]:
+def differences(old: dict, new: dict) -> list[str]:
     """Dotted keys that differ, with both values."""
     old, new = _flat(old), _flat(new)
     keys = sorted(old.keys() | new.keys())
@@ -215,7 +215,7 @@ def _run_stage(name: str, context: Context, results: dict[str, dict], redo: bool
     record, finished = folder / "stage.json", folder / "results.json"
     discarded = folder.with_name(f".{name}.discarded")
     if record.exists():
-        changed = _differences(read_json(record), started)
+        changed = differences(read_json(record), started)
         if changed and not redo:
             raise InputError(
                 f"{folder}: was made with another config or input ({'; '.join(changed[:4])}); "

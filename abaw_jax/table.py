@@ -12,7 +12,8 @@ reports. The table is Markdown, sorted by track and system:
     final             the run's score, with what was so chosen for its own predictions
     final - frames    the gain over the encoder, smoothing and the like included
     final - decided   the gain over the encoder where both have these
-    final - whole     of an ablation: the same against the run of its whole system, if that is named
+    final - whole     of an ablation: the same against the run of its whole system, if that is
+                      named; a line below says in which values of the config the two are unlike
     cross-validated   final, where all was chosen on other videos than those scored
     minutes, commit   of all stages; of the code, if it ran in a checkout
 
@@ -50,7 +51,7 @@ from abaw_jax.evaluation.report import markdown_table
 from abaw_jax.evaluation.smoothing import Smoothing
 from abaw_jax.evaluation.thresholds import with_thresholds
 from abaw_jax.files import read_json
-from abaw_jax.recipe import STAGES, Context
+from abaw_jax.recipe import STAGES, Context, differences
 from abaw_jax.stages.ensemble import FRAMES, read_decisions
 from abaw_jax.stages.extract import video_labels
 from abaw_jax.stages.prepare import read_persons
@@ -81,14 +82,14 @@ class Run:
     """A finished run.
 
     row: of the table; of a score with an interval {'value', 'low', 'high'}, the last two None where
-    nothing can be drawn: of one recording, or a set of images. whole: of an ablation, the name of
-    the whole system's config, else ''. final: of its final predictions. drawn: arguments of
-    `bootstrap` and `compare`, None where nothing can be drawn.
+    nothing can be drawn: of one recording, or a set of images. config: it ran with. final: of its
+    final predictions. drawn: arguments of `bootstrap` and `compare`, None where nothing can be
+    drawn.
     """
 
     row: dict[str, Any]
     track: Track
-    whole: str
+    config: FrozenConfigDict
     final: VideoStatistics
     drawn: Mapping[str, Any] | None
 
@@ -132,16 +133,24 @@ def read_run(folder: pathlib.Path, resamples: int = RESAMPLES) -> Run:
         "minutes": results["seconds"] / 60,
         "commit": results["git"],
     }
-    return Run(row, track, context.config.get("whole", ""), final, drawn)
+    return Run(row, track, context.config, final, drawn)
 
 
-def against_whole(run: Run, runs: Sequence[Run]) -> dict[str, float | None] | None:
-    """An ablation's score less that of the whole system: of the first run among `runs` that has the
-    name of its config, on the same labels. None where there is no such run."""
+def against_whole(run: Run, runs: Sequence[Run]) -> dict[str, Any]:
+    """Of an ablation, whose config names that of the whole system: `over_whole`, its score less
+    that of the first run among `runs` that is the whole system on the same labels, and
+    `unlike_whole`, the dotted keys that the two configs have unlike. None both where there is none.
+    """
+    whole, labels = run.config.get("whole", ""), run.row["split_hash"]
     for other in runs:
-        if (other.row["config"], other.row["split_hash"]) == (run.whole, run.row["split_hash"]):
-            return _gain(run.final, other.final, run.track, run.drawn)
-    return None
+        if (other.row["config"], other.row["split_hash"]) == (whole, labels):
+            changed = differences(other.config.to_dict(), run.config.to_dict())
+            keys = [change.split(": ")[0] for change in changed]
+            return {
+                "over_whole": _gain(run.final, other.final, run.track, run.drawn),
+                "unlike_whole": [key for key in keys if key not in ("name", "whole")],
+            }
+    return {"over_whole": None, "unlike_whole": None}
 
 
 def _open(folder: pathlib.Path) -> tuple[Context, dict[str, Any]]:
@@ -238,6 +247,10 @@ def _notes(rows: Sequence[Mapping[str, Any]], resamples: int) -> list[str]:
         f"Scores: {', '.join(f'{track} {name}' for track, name in names.items())}, on validation. "
         f"Brackets: {100 * LEVEL:g} % of {resamples} resamples."
     ]
+    for row in rows:
+        if row["unlike_whole"]:
+            keys = ", ".join(row["unlike_whole"])
+            notes.append(f"{row['run']} is unlike its whole system in {keys}.")
     for track in names:
         runs: dict[str, list[str]] = {}
         for row in rows:
@@ -265,7 +278,7 @@ def _run(options: flags.FlagValues, rest: Sequence[str], track: None) -> dict[st
             print(f"left out: {error}", file=sys.stderr)
     if not runs:
         raise InputError(f"none of these {len(left_out)} is a finished run; name work directories")
-    rows = [run.row | {"over_whole": against_whole(run, runs)} for run in runs]
+    rows = [run.row | against_whole(run, runs) for run in runs]
     order = [found.name for found in TRACKS.values()]
     rows.sort(key=lambda row: (order.index(row["track"]), row["system"], row["run"]))
     shown = {

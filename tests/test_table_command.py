@@ -1,7 +1,9 @@
 """The command that makes one table of finished runs, on made-up work directories."""
 
 import json
+import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -116,6 +118,15 @@ def test_a_run_is_scored_as_the_scorer_does(track, tmp_path, capsys):
     assert f"| {shown} (" in line and line.endswith("| .250 | 1.5 | aaaaaaa-dirty |")
 
 
+def test_nobody_reads_on(tmp_path, monkeypatch):
+    make_run(tmp_path / "run", VA)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert main(["table", "--resamples=2", str(tmp_path / "run")]) == 141
+
+
 def test_runs_are_sorted_by_track_and_system(tmp_path, capsys):
     made = [("c", EXPR, "fuxi"), ("b", VA, "masked_vit"), ("a", EXPR, "ctyun"), ("d", VA, "ctyun")]
     for name, track, system in made:
@@ -134,10 +145,14 @@ def test_an_ablation_stands_against_its_whole_system(tmp_path, capsys):
         make_run(tmp_path / name, VA, system, seed=name == "c", noise=0.3 if name == "a" else 0.5)
         config = json.loads((tmp_path / name / "config.json").read_text())
         whole = "va-ctyun" if "without" in system else ""
-        write_json(tmp_path / name / "config.json", config | {"whole": whole})
+        changed = {"whole": whole, "sequence": {"tcn": [] if whole else [8], "epochs": 2.0}}
+        write_json(tmp_path / name / "config.json", config | changed)
     lines, record, _ = table(capsys, *(tmp_path / name for name in "abcd"))
     rows = {row["run"]: row for row in record["rows"]}
     assert [name for name, row in rows.items() if row["over_whole"]] == ["b"]
+    assert rows["b"]["unlike_whole"] == ["sequence.tcn"] and rows["a"]["unlike_whole"] is None
+    main(["table", "--resamples=2", str(tmp_path / "a"), str(tmp_path / "b")])
+    assert "b is unlike its whole system in sequence.tcn." in capsys.readouterr().out
     found, final = rows["b"]["over_whole"], {name: rows[name]["final"]["value"] for name in "ab"}
     assert found["value"] == pytest.approx(final["b"] - final["a"], abs=1e-12)
     assert found["low"] < found["value"] < found["high"] < 0
