@@ -17,8 +17,9 @@ from abaw_jax.recipe import Context
 from abaw_jax.stages.check_sequence import check_sequence
 from abaw_jax.stages.class_weights import WEIGHT_RULES, parse_weight_rule
 from abaw_jax.stages.encoder import check_encoder, check_labels
+from abaw_jax.stages.extract import splits
 from abaw_jax.stages.finetune import late_examples
-from abaw_jax.stages.modalities import check_modalities
+from abaw_jax.stages.modalities import check_modalities, check_stores
 from abaw_jax.stages.parts import (
     DTYPES,
     NORMALISATIONS,
@@ -141,8 +142,10 @@ def check_config(config: Any, mesh: Mesh) -> None:
 
 def check_prepared(context: Context) -> None:
     """Raise InputError for labels, or a video, that the config names and the prepared sets lack,
-    and for what it asks of images that only videos have."""
+    for feature stores that do not fit them, and for what it asks of images that only videos have.
+    """
     check_labels(context)
+    check_stores(context, splits(context))
     late_examples(context)
     _check_report_videos(context)
     _check_images(context)

@@ -80,12 +80,40 @@ def check_modalities(config: Any) -> None:
         for name in [name for name in names if name in FILES]:
             _find(config, pathlib.Path(config.corpus.root), name)
     for name in set(names) & set(supplied):
-        folder = pathlib.Path(config.corpus.root, config.extract.stores[name])
-        if not (folder / "features.json").is_file():
-            raise InputError(
-                f"config.extract.stores.{name}: {folder} has no features.json; name a folder that "
-                "`python -m abaw_jax.supplied` or `abaw_jax.data.features` has written"
-            )
+        folder = pathlib.Path(config.extract.stores[name])
+        # Those beside the demo corpus are looked for where it is drawn; see `check_stores`.
+        if config.corpus.root or folder.is_absolute():
+            _require_store(pathlib.Path(config.corpus.root, folder), name)
+
+
+def check_stores(context: Context, splits: Sequence[str]) -> None:
+    """Raise InputError for a store of the user's, of the modalities that are learnt, which does
+    not fit the prepared videos, before anything is trained: as `_open_supplied` and its function
+    do, and where no training video is in it."""
+    for name in filter(
+        context.config.extract.stores.__contains__, context.config.sequence.modalities
+    ):
+        store, has = _open_supplied(context, name)
+        for split in splits:
+            index = load_index(context.folder("prepare") / "records", split)
+            rows = np.diff(index.rows).tolist()
+            found = [has(video, count) for video, count in zip(index.videos, rows, strict=True)]
+            if split == "train" and not any(found):
+                raise _without_any(store.folder, name)
+
+
+def _require_store(folder: pathlib.Path, name: str) -> None:
+    if not (folder / "features.json").is_file():
+        raise InputError(
+            f"config.extract.stores.{name}: {folder} has no features.json; name a folder that "
+            "`python -m abaw_jax.supplied` or `abaw_jax.data.features` has written"
+        )
+
+
+def _without_any(folder: pathlib.Path, name: str) -> InputError:
+    return InputError(
+        f"{folder}: no training video has any {name}; leave it out of config.sequence.modalities"
+    )
 
 
 def _check_steps(config: Any, others: Set[str]) -> None:
@@ -199,25 +227,15 @@ def _supplied(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
     """A store that the user has, of all splits. One with a `rate` has rows a second, from time 0:
     it covers a video as far as they reach, or is shared out evenly where no recording tells how
     long that lasts."""
-    store = FeatureStore(corpus_root(context) / context.config.extract.stores[name])
-    steps = context.config.extract.steps.get(name)
-    rate, place = store.settings.get("rate"), None
-    if rate is not None:
-        place = _place_by_time(context, rate, store.folder)
+    store, has = _open_supplied(context, name)
+    steps, rate = context.config.extract.steps.get(name), store.settings.get("rate")
+    place = _place_by_time(context, rate) if rate else None
 
     def make(video: str, rows: int) -> np.ndarray | None:
-        if not (store.folder / f"{video}.npz").is_file() or not len(store.frames(video)):
+        if not has(video, rows):
             return None
-        if not place and not steps:
-            _check_reach(context, store, video, rows)
         values = store.read(video)
         if steps:
-            if len(values) > steps and rate is None:
-                raise InputError(
-                    f"{store.folder / video}.npz: {len(values)} rows, of no known `rate` a second; "
-                    f"expected at most config.extract.steps.{name} = {steps}: raise it, or store "
-                    "the first rows alone"
-                )
             values = average_rows(values, steps)
             return np.column_stack([values, np.ones(len(values), np.float32)])
         if place:
@@ -228,6 +246,37 @@ def _supplied(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
         return np.column_stack([values, there]) if there.any() else None
 
     return make, {"encoder": store.settings["encoder"], "width": store.width + 1}
+
+
+def _open_supplied(context: Context, name: str) -> tuple[FeatureStore, Callable[[str, int], bool]]:
+    """A store that the user has, and (video, rows) -> whether it holds anything of the video.
+
+    Raises InputError for a folder that is no store, and a rate that is none; the function for a
+    file that is none of it, that is of other frames, or has more rows than it may.
+    """
+    folder = corpus_root(context) / context.config.extract.stores[name]
+    _require_store(folder, name)
+    store, steps = FeatureStore(folder), context.config.extract.steps.get(name)
+    rate = store.settings.get("rate")
+    if rate is not None and not (isinstance(rate, int | float) and 0 < rate < np.inf):
+        raise InputError(
+            f"{folder / 'features.json'}: rate is {rate!r}; expected rows a second, above 0"
+        )
+
+    def has(video: str, rows: int) -> bool:
+        path = folder / f"{video}.npz"
+        if not path.is_file() or not (count := len(store.frames(video))):
+            return False
+        if rate is None and not steps:
+            _check_reach(context, store, video, rows)
+        if rate is None and steps and count > steps:
+            raise InputError(
+                f"{path}: {count} rows, of no known `rate` a second; expected at most "
+                f"config.extract.steps.{name} = {steps}: raise it, or store the first rows alone"
+            )
+        return True
+
+    return store, has
 
 
 def _check_reach(context: Context, store: FeatureStore, video: str, rows: int) -> None:
@@ -242,14 +291,10 @@ def _check_reach(context: Context, store: FeatureStore, video: str, rows: int) -
 
 
 def _place_by_time(
-    context: Context, rate: float, folder: pathlib.Path
+    context: Context, rate: float
 ) -> Callable[[str, int, int], tuple[np.ndarray, np.ndarray]]:
     """(video, rows, count) -> of each row the one of `count`, `rate` a second, at its time, and
-    whether they reach so far: int (rows,), bool (rows,). InputError for a rate that is none."""
-    if not isinstance(rate, int | float) or not 0 < rate < np.inf:
-        raise InputError(
-            f"{folder / 'features.json'}: rate is {rate!r}; expected rows a second, above 0"
-        )
+    whether they reach so far: int (rows,), bool (rows,)."""
     clip = context.track.per_clip
     listen = _listen(
         context, find_files(_folders(context.config, corpus_root(context), "media"), SOUND)
@@ -304,10 +349,7 @@ def _scale(store: FeatureStore, videos: Sequence[str], name: str) -> dict[str, l
             count + len(values),
         )
     if not count:
-        raise InputError(
-            f"{store.folder}: no training video has any {name}; leave it out of "
-            "config.sequence.modalities"
-        )
+        raise _without_any(store.folder, name)
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
     deviation[deviation < 1e-6] = 1  # a number that is always the same

@@ -1,5 +1,6 @@
 """Stores of sound, words and supplied features: what they hold, resuming, what readers see."""
 
+import contextlib
 import shutil
 
 import cv2
@@ -18,7 +19,7 @@ from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import save_model
 from abaw_jax.recipe import Context
 from abaw_jax.stages import modalities
-from abaw_jax.stages.check import check_config
+from abaw_jax.stages.check import check_config, check_prepared
 from abaw_jax.training.partition import make_mesh
 from configs import va
 
@@ -320,6 +321,45 @@ def test_a_store_that_is_none_is_refused_at_once(context):
         check_config(config, context.mesh)
     config.sequence.modalities = ("face",)
     check_config(config, context.mesh)
+
+
+@pytest.mark.parametrize(
+    ("file", "steps", "message"),
+    [
+        ("2", {}, None),
+        ("9", {}, "no training video has any mine"),
+        ("2", {"mine": 1}, "2.npz: 2 rows, of no known `rate` a second; expected at most"),
+        ("text", {}, "2.npz: is no feature file"),
+        ("wide", {}, "2.npz: values are 3 wide, features.json says 2"),
+        ("late", {}, "2.npz: its last frame is 90, and the video has 12 rows"),
+    ],
+)
+def test_a_store_is_held_against_the_prepared_videos(context, tmp_path, file, steps, message):
+    path = tmp_path / f"{file if file == '9' else '2'}.npz"
+    numbers = np.array([3, 90 if file == "late" else 8])
+    save_features(tmp_path, path.stem, numbers, np.ones((2, 3 if file == "wide" else 2)))
+    if file == "text":
+        path.write_text("text")
+    save_feature_settings(tmp_path, encoder="mine", width=2, source_hash="x")
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config.corpus.max_unmatched = 2
+    config.sequence.modalities = ("face", "mine")
+    config.extract.update(stores={"mine": str(tmp_path)}, steps=steps)
+    other = Context(ml_collections.FrozenConfigDict(config), context.workdir, context.mesh)
+    with pytest.raises(InputError, match=message) if message else contextlib.nullcontext():
+        check_prepared(other)
+
+
+def test_a_store_beside_the_demo_corpus_is_looked_for_where_that_is_drawn(context, tmp_path):
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config.corpus.root, config.sequence.modalities = "", ("face", "extra")
+    check_config(config, context.mesh)
+    other = Context(ml_collections.FrozenConfigDict(config), tmp_path, context.mesh)
+    place = other.folder("prepare")
+    place.mkdir()
+    (place / "records").symlink_to(context.folder("prepare") / "records")
+    with pytest.raises(InputError, match=rf"{place}/demo/extra has no features.json"):
+        check_prepared(other)
 
 
 @pytest.mark.parametrize("names", [(), ("face", "face"), ("face", "smell")])
