@@ -131,9 +131,11 @@ def jax_step(task: Any, optimizer: Any, batch: dict) -> tuple[Callable[[], None]
     """In our worker: (the package's own step on this batch, what to add to its figures)."""
     import jax
 
+    from abaw_jax.memory import tune_malloc
     from abaw_jax.training.partition import make_mesh
     from abaw_jax.training.step import abstract_state, jit_train_step, make_train_step, put_batch
 
+    tune_malloc()
     mesh = make_mesh()
     init, abstract = abstract_state(task, optimizer, seed=0, batch=batch, mesh=mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)

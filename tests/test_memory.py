@@ -1,8 +1,12 @@
-"""The program starts itself again once, with its arguments and the tunables."""
+"""The program starts itself again once, with its arguments and the tunables, and leaves room."""
 
 import os
 import subprocess
 import sys
+
+import pytest
+
+from abaw_jax.memory import TUNABLES
 
 PROGRAM = """
 import os, sys
@@ -14,7 +18,7 @@ print(os.environ["GLIBC_TUNABLES"], sys.argv[1:])
 
 
 def start(**environment):
-    clean = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    clean = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     finished = subprocess.run(
         [sys.executable, "-c", PROGRAM, "a", "b c"],
         env=clean | environment,
@@ -36,3 +40,33 @@ def test_leaves_given_tunables_alone():
         "start",
         "glibc.malloc.perturb=0 ['a', 'b c']",
     ]
+
+
+STEPS = """
+import ctypes, sys
+from abaw_jax.memory import leave_room
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+if sys.argv[1:]:
+    leave_room(100 << 20)
+for step in range(4):
+    scratch = libc.malloc(200 << 20)
+    ctypes.memset(scratch, 1, 200 << 20)
+    libc.malloc(1 << 20)  # what lasts lies behind the scratch memory
+    libc.free(scratch)
+    libc.malloc(100_000)  # is cut from the smallest free block
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(int(peak.split()[1]) // 1024)
+"""
+
+
+@pytest.mark.parametrize(("room", "times"), [((), 2), (("room",), 1)])
+def test_scratch_memory_is_held_once_where_room_is_left(room, times):
+    run = subprocess.run(
+        [sys.executable, "-c", STEPS, *room],
+        env=os.environ | {"GLIBC_TUNABLES": TUNABLES},
+        capture_output=True,
+        check=True,
+    )
+    assert 200 * times < int(run.stdout) < 200 * times + 100
