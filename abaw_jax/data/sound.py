@@ -20,7 +20,7 @@ VOICED = 0.4  # least height of the peak, as a share of the energy
 LOUD = 1e-4  # least root of the mean square of a voiced window, of full scale
 PERIOD = 0.85  # a peak of this share of the highest is the period: later ones are its multiples
 CONTEXTS = (0.15, 0.6)  # seconds to either side of a row
-LOUDNESS = BANDS  # its place among the levels
+LOUDNESS, PITCH = BANDS, BANDS + 1  # their places among the levels
 LEVELS = BANDS + 2  # the bands, loudness, pitch
 _BLOCK = 2048  # windows at a time: the transform of a long recording would fill the memory
 
@@ -38,7 +38,7 @@ def sound_features(samples: np.ndarray, times: np.ndarray, *, whole: bool) -> np
     whole: with what is of the recording, the same in each row. Of rows whose time lies behind the
     last sample all else is 0.
     """
-    levels, voiced = _windows(samples)
+    levels, voiced = voice_windows(samples)
     if not voiced.any():
         voiced = np.ones_like(voiced)
     mean, deviation = levels[voiced].mean(axis=0), levels[voiced].std(axis=0)
@@ -67,8 +67,9 @@ def sound_features(samples: np.ndarray, times: np.ndarray, *, whole: bool) -> np
     return np.column_stack([around, own, heard]).astype(np.float32)
 
 
-def _windows(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(levels (m, LEVELS): log-mel bands, loudness, pitch in octaves; voiced bool (m,))."""
+def voice_windows(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the window around every HOP-th sample: (levels (m, LEVELS): log-mel bands less their mean,
+    loudness, pitch in octaves above 1 Hz; voiced bool (m,))."""
     signal = np.pad(samples.astype(np.float32) / 32768, WINDOW // 2)
     if len(signal) < WINDOW:
         signal = np.pad(signal, (0, WINDOW - len(signal)))

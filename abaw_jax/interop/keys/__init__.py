@@ -1,0 +1,1 @@
+"""Tables of other libraries' tensor names, a file a family of models."""

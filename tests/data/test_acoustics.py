@@ -1,0 +1,73 @@
+"""MFCC, prosody, patches of sound, and how they come to annotation rows."""
+
+import numpy as np
+import pytest
+
+from abaw_jax.data import acoustics
+from abaw_jax.data.media import RATE
+
+
+def tone(pitch, seconds=1.0, volume=8000):
+    """Harmonics that fall off: int16."""
+    phase = 2 * np.pi * pitch * np.arange(round(seconds * RATE)) / RATE
+    wave = sum(np.sin(k * phase) / k for k in range(1, 6))
+    return (volume * wave / 2).astype(np.int16)
+
+
+@pytest.mark.parametrize("name", acoustics.FEATURES)
+@pytest.mark.parametrize("length", [0, 1, 320, 321, 5000])
+def test_there_is_a_row_every_20_ms_of_sound(name, length):
+    compute, width = acoustics.FEATURES[name]
+    values = compute(np.full(length, 7, np.int16))
+    assert values.shape == (-(-length // 320), width) and values.dtype == np.float32
+    assert np.isfinite(values).all()
+
+
+def test_prosody_of_a_voice_that_rises_and_falls_silent():
+    """Pitch from the mean of 100 and 200 Hz, in octaves; then nothing."""
+    samples = np.concatenate([tone(100), tone(200, volume=4000), np.zeros(RATE, np.int16)])
+    pitch, voiced, loudness, rise, crossings = acoustics.prosody(samples).T
+    low, high, none = slice(5, 45), slice(55, 95), slice(105, 150)
+    assert pitch[high].mean() - pitch[low].mean() == pytest.approx(1, abs=0.03)
+    assert abs(pitch[low].mean() + pitch[high].mean()) < 0.1
+    assert voiced[low].all() and voiced[high].all() and not voiced[none].any()
+    assert not pitch[none].any()
+    assert loudness[low].mean() - loudness[high].mean() == pytest.approx(np.log(2), abs=0.02)
+    assert np.abs(rise[low]).max() < 0.02 and rise[48:52].max() < -0.03
+    # A period of these tones changes its sign twice.
+    assert crossings[low].mean() == pytest.approx(2 * 100 / RATE, rel=0.05)
+    assert crossings[high].mean() == pytest.approx(2 * 200 / RATE, rel=0.05)
+
+
+def test_mfcc_tell_a_spectrum_whatever_its_level():
+    # In noise: bands of nothing have no level to tell.
+    samples = np.concatenate([tone(150), tone(150), tone(310)])
+    samples = samples + np.random.default_rng(0).normal(0, 300, len(samples))
+    samples[RATE : 2 * RATE] /= 2
+    values = acoustics.mfcc(samples.astype(np.int16))
+    shape, loudness = values[:, :12], values[:, 12]
+    one, softer, other = (shape[at : at + 40].mean(0) for at in (5, 55, 105))
+    assert np.abs(one - softer).max() < 0.2 < 1 < np.abs(one - other).max()
+    assert loudness[20] - loudness[70] == pytest.approx(np.log(2), abs=0.02)
+    # Rises are a window's: all of them around a step make the whole of it.
+    assert values[92:109, 13:25].sum(0) == pytest.approx(other - softer, abs=0.4)
+
+
+@pytest.mark.parametrize(("length", "count"), [(0, 0), (1, 0), (15_599, 0), (15_600, 1),
+                                               (30_959, 1), (30_960, 2)])  # fmt: skip
+def test_patches_are_whole(length, count):
+    assert acoustics.log_mel_patches(np.zeros(length, np.int16)).shape == (count, 96, 64)
+
+
+def test_silence_is_the_logarithm_of_the_offset():
+    np.testing.assert_allclose(
+        acoustics.log_mel_patches(np.zeros(16000, np.int16)), np.log(0.01), rtol=1e-6
+    )
+
+
+def test_rows_take_what_is_around_their_time():
+    values = np.arange(100.0)[:, None]  # two seconds
+    times = np.array([0.0, 1.0, 1.01, 1.99, 2.5])
+    rows = acoustics.at_rows(values, times, 2.0)
+    assert rows[:, 1].tolist() == [1, 1, 1, 1, 0]
+    np.testing.assert_allclose(rows[:, 0], [2.5, 50, 50.5, 97, 0], atol=1e-5)
