@@ -19,7 +19,7 @@ from abaw_jax.evaluation.folds import recording
 RATE = 16_000  # samples a second
 GAP = 0.05  # seconds without sound that are kept: less is a codec's rounding
 # Where a recording lies in several of these forms beside each other, the first is read.
-SOUND = (".wav", ".mp3", ".m4a", ".mp4", ".avi", ".mkv", ".mov", ".webm")
+SOUND = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".mp4", ".avi", ".mkv", ".mov", ".webm")
 TEXT = (".txt",)
 
 

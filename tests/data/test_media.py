@@ -1,5 +1,6 @@
 """Sound and transcripts: found in the published layouts, read with the pictures' times."""
 
+import wave
 from fractions import Fraction
 
 import av
@@ -143,3 +144,62 @@ def test_spoilt_packets_are_left_out(tmp_path):
     (tmp_path / "b.mp3").write_bytes(bytes(data) + bytes(4096))
     found = media.read_sound(tmp_path / "b.mp3")
     assert found.seconds == pytest.approx(4, abs=0.5) and not found.silent
+
+
+def write_wav(path, samples, rate=RATE, channels=1):
+    """PCM of 8 bits (uint8) or 16 (int16), the same in all channels."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(samples.itemsize)
+        file.setframerate(rate)
+        file.writeframes(np.repeat(samples[:, None], channels, 1).tobytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "bits"),
+    [(RATE, 1, 8), (8000, 2, 8), (192_000, 1, 16), (44_100, 6, 16), (48_000, 7, 16)],
+)
+def test_any_form_of_pcm_becomes_16_khz_of_one_channel(tmp_path, rate, channels, bits):
+    wave_of = np.sin(2 * np.pi * 200 * np.arange(rate) / rate)
+    samples = {8: 128 + 64 * wave_of, 16: 16384 * wave_of}[bits]
+    samples = samples.astype({8: np.uint8, 16: np.int16}[bits])
+    found = media.read_sound(write_wav(tmp_path / "a.wav", samples, rate, channels))
+    assert len(found.samples) == pytest.approx(RATE, abs=32)
+    middle = slice(1000, 15_000)
+    np.testing.assert_allclose(found.samples[middle], tone(1.0)[middle], atol=500)
+
+
+@pytest.mark.parametrize(("codec", "ending"), [("flac", "flac"), ("opus", "ogg"), ("aac", "m4a")])
+def test_coded_sound_is_read_as_it_was(tmp_path, codec, ending):
+    path = tmp_path / f"a.{ending}"
+    with av.open(str(path), "w") as file:
+        coder = {"opus": "libopus"}.get(codec, codec)
+        stream = file.add_stream(coder, rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(tone(2.0)[None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts = RATE, 0
+        stream_form = dict(format=stream.format.name, layout="mono", rate=RATE, frame_size=1024)
+        resampler = av.AudioResampler(**stream_form)
+        for part in resampler.resample(frame) + resampler.resample(None):
+            file.mux(stream.encode(part))
+        file.mux(stream.encode(None))
+    found = media.read_sound(path)
+    assert found.seconds == pytest.approx(2, abs=0.15) and not len(found.times)
+    level = np.abs(found.samples[4000:24_000].astype(float)).mean()
+    assert level == pytest.approx(16384 * 2 / np.pi, rel=0.03)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_sound_of_no_or_one_sample_is_read(tmp_path, count):
+    found = media.read_sound(write_wav(tmp_path / "a.wav", np.full(count, 99, np.int16)))
+    assert found.samples.tolist() == [99] * count and found.seconds == count / RATE
+    assert found.silent == (not count)
+    assert media.row_times(found, 2, clip=True).tolist() == [count / RATE / 4, count / RATE * 3 / 4]
+
+
+def test_a_header_without_its_sound_is_cut_short(tmp_path):
+    """A copy that broke off holds what had come."""
+    whole = write_wav(tmp_path / "a.wav", tone(2.0))
+    (tmp_path / "b.wav").write_bytes(whole.read_bytes()[: 44 + RATE])
+    found = media.read_sound(tmp_path / "b.wav")
+    np.testing.assert_array_equal(found.samples, tone(0.5))
