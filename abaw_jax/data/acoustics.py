@@ -6,11 +6,13 @@ are int16 at 16 kHz. Of no samples there are no rows.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from abaw_jax.data.media import RATE
-from abaw_jax.data.sound import BANDS, HOP, LOUDNESS, PITCH, voice_windows
+from abaw_jax.data.sound import BANDS, HOP, LOUDNESS, PITCH, sound_features, voice_windows, width
 
 COEFFICIENTS = 13
 REACH = 0.1  # seconds to either side of a row over which features are averaged
@@ -78,9 +80,6 @@ def prosody(samples: np.ndarray) -> np.ndarray:
     return _every_hop(values, samples)
 
 
-FEATURES = {"mfcc": (mfcc, 2 * COEFFICIENTS), "prosody": (prosody, 5)}
-
-
 def _rise(values: np.ndarray) -> np.ndarray:
     """Slope over 9 windows, per window, of each column."""
     from scipy.signal import savgol_filter
@@ -105,3 +104,28 @@ def at_rows(values: np.ndarray, times: np.ndarray, seconds: float) -> np.ndarray
     means = (sums[stop] - sums[first]) / (stop - first)[:, None]
     heard = times < seconds
     return np.column_stack([means * heard[:, None], heard]).astype(np.float32)
+
+
+FEATURES = {"mfcc": (mfcc, 2 * COEFFICIENTS), "prosody": (prosody, 5)}
+HEARD = ("sound", *FEATURES)  # modalities that are made from recordings
+Compute = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def make_features(name: str, *, whole: bool) -> tuple[Compute, dict[str, Any]]:
+    """Of a modality of HEARD: (samples, times) -> values (rows, width), the last number of a row 1,
+    or 0 where there is no sound; and what a store says of it.
+
+    whole: with what tells one recording from another; without, MFCC and prosody are less their mean
+    over the recording.
+    """
+    if name == "sound":
+        settings = {"encoder": "log_mel_2", "width": width(whole=whole)}
+        return functools.partial(sound_features, whole=whole), settings
+    compute, size = FEATURES[name]
+
+    def at_times(samples: np.ndarray, times: np.ndarray) -> np.ndarray:
+        values = compute(samples)
+        values = values if whole else values - values.mean(axis=0)
+        return at_rows(values, times, len(samples) / RATE)
+
+    return at_times, {"encoder": f"{name}_1", "width": size + 1}

@@ -11,6 +11,7 @@ from abaw_jax.interop.archive import content_hash
 from abaw_jax.recipe import Context
 from abaw_jax.stages import prepare
 from abaw_jax.stages.encoder import given_folder
+from abaw_jax.stages.modalities import FILES
 
 
 def _senses(context: Context) -> dict[str, str]:
@@ -23,8 +24,8 @@ def _senses(context: Context) -> dict[str, str]:
     if context.config.corpus.root:
         # Recordings tell at what time a store's rows lie.
         timed = any("rate" in read_json(root / path / "features.json") for path in stores)
-        paths += section.media if timed or "sound" in names else ()
-        paths += section.transcripts if "words" in names else ()
+        keys = {FILES[name][0] for name in names if name in FILES} | ({"media"} if timed else set())
+        paths += [path for key in sorted(keys) for path in section[key]]
     return {path: disk_state(root / path, files=True) for path in paths}
 
 

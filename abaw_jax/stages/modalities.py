@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from abaw_jax.data.acoustics import HEARD, make_features
 from abaw_jax.data.clips import average_rows
 from abaw_jax.data.features import FeatureStore, save_feature_settings, save_features
 from abaw_jax.data.media import (
@@ -39,7 +40,7 @@ from abaw_jax.data.media import (
     row_times,
 )
 from abaw_jax.data.records import load_index
-from abaw_jax.data.sound import HOP, sound_features, width
+from abaw_jax.data.sound import HOP
 from abaw_jax.data.supplied import SECONDS
 from abaw_jax.data.views import FACE, VIEWS
 from abaw_jax.data.windows import nearest_before
@@ -52,7 +53,10 @@ from abaw_jax.stages.views import features_folder, tuning_folder
 
 # Modality -> key of the section `extract` that names folders, endings of the files there, and what
 # one of them is.
-FILES = {"sound": ("media", SOUND, "recording"), "words": ("transcripts", TEXT, "transcript")}
+FILES = {
+    **dict.fromkeys(HEARD, ("media", SOUND, "recording")),
+    "words": ("transcripts", TEXT, "transcript"),
+}
 LATE = 0.1  # seconds behind a timed store's last row that are still its: a codec's padding
 # (video, rows) -> values (rows or 1, width), the last number as above; None where there is nothing.
 Make = Callable[[str, int], np.ndarray | None]
@@ -168,9 +172,10 @@ def _listen(context: Context, files: dict[str, str]) -> Callable[[str], Sound | 
     return lambda video: read(path) if (path := of_video(files, video)) else None
 
 
-def _sound(context: Context) -> tuple[Make, dict[str, Any]]:
-    clip, steps = context.track.per_clip, context.config.extract.steps.get("sound")
-    listen = _listen(context, _find(context.config, corpus_root(context), "sound"))
+def _heard(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
+    clip, steps = context.track.per_clip, context.config.extract.steps.get(name)
+    listen = _listen(context, _find(context.config, corpus_root(context), name))
+    compute, settings = make_features(name, whole=clip)
 
     def make(video: str, rows: int) -> np.ndarray | None:
         sound = listen(video)
@@ -178,10 +183,10 @@ def _sound(context: Context) -> tuple[Make, dict[str, Any]]:
             return None
         if steps:
             times = (np.arange(max(len(sound.samples) // HOP, 1)) + 0.5) * HOP / RATE
-            return average_rows(sound_features(sound.samples, times, whole=clip), steps)
-        return sound_features(sound.samples, row_times(sound, rows, clip=clip), whole=clip)
+            return average_rows(compute(sound.samples, times), steps)
+        return compute(sound.samples, row_times(sound, rows, clip=clip))
 
-    return make, {"encoder": "log_mel_2", "width": width(whole=clip)}
+    return make, settings
 
 
 def _words(context: Context) -> tuple[Make, dict[str, Any]]:
@@ -215,10 +220,13 @@ def _words(context: Context) -> tuple[Make, dict[str, Any]]:
     return make, {"encoder": "tf_idf", "width": len(vocabulary) + 1, "vocabulary": lists}
 
 
-MAKERS = {"sound": _sound, "words": _words}
+MAKERS = {
+    **{name: functools.partial(_heard, name=name) for name in HEARD},
+    "words": _words,
+}
 # Names that a store cannot have: others' folders, and members of the sequence stage.
 TAKEN = (
-    f"{'|'.join(VIEWS)}|sound|words|all|sequence|features|model|checkpoints|tensorboard|"
+    f"{'|'.join((*VIEWS, *MAKERS))}|all|sequence|features|model|checkpoints|tensorboard|"
     r"collaborate|(frames|predictions|members)(_.*)?|fold\d+|scene(\d+|_.*)"
 )
 

@@ -71,3 +71,13 @@ def test_rows_take_what_is_around_their_time():
     rows = acoustics.at_rows(values, times, 2.0)
     assert rows[:, 1].tolist() == [1, 1, 1, 1, 0]
     np.testing.assert_allclose(rows[:, 0], [2.5, 50, 50.5, 97, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", acoustics.FEATURES)
+def test_what_is_of_the_recording_is_taken_of_clips_alone(name):
+    samples, times = np.concatenate([tone(100), tone(200)]), np.linspace(0, 1.9, 7)
+    (clip, settings), (frames, _) = (acoustics.make_features(name, whole=w) for w in (True, False))
+    assert settings["width"] == clip(samples, times).shape[1]
+    difference = clip(samples, times) - frames(samples, times)
+    mean = acoustics.FEATURES[name][0](samples).mean(0)
+    np.testing.assert_allclose(difference, [[*mean, 0]] * 7, atol=1e-4)

@@ -94,6 +94,18 @@ def test_sound_and_words_have_a_row_a_row(context, without):
     assert vocabulary["words"] == ["stop"]
 
 
+@pytest.mark.parametrize("name", ["mfcc", "prosody"])
+def test_further_features_of_sound(context, name):
+    make, settings = modalities.MAKERS[name](context)
+    values = make("1_left", ROWS)
+    assert values.shape == (ROWS, settings["width"]) and values[:, -1].all()
+    assert make("3", ROWS) is None and make("6", ROWS) is None
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config.extract.steps = ml_collections.ConfigDict({name: 3})
+    other = Context(ml_collections.FrozenConfigDict(config), context.workdir, context.mesh)
+    assert modalities.MAKERS[name](other)[0]("1_left", ROWS).shape == (3, settings["width"])
+
+
 def test_supplied_rows_are_of_the_frame_before(context, without):
     values = store(context, "extra").read("2")
     assert values[:, 0].tolist() == [1] * 4 + [3] * 8 and values[:, -1].tolist() == [1] * ROWS
@@ -366,5 +378,7 @@ def test_a_store_beside_the_demo_corpus_is_looked_for_where_that_is_drawn(contex
 def test_unknown_modalities_are_named(context, names):
     config = ml_collections.ConfigDict(context.config.to_dict())
     config.sequence.modalities = names
-    with pytest.raises(InputError, match=r"sequence.modalities: .*face, sound, words, extra"):
+    with pytest.raises(
+        InputError, match=r"sequence.modalities: .*sound, mfcc, prosody, words, extra"
+    ):
         check_config(config, context.mesh)
