@@ -263,7 +263,8 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         steps=ConfigDict(),
     ))  # fmt: skip
     config.sequence = ConfigDict(dict(
-        modalities=("face",),  # of finetune.views, sound, words and the names in `extract.stores`
+        # Of finetune.views, sound, mfcc, prosody, words and the names in `extract.stores`.
+        modalities=("face",),
         # True: windows hold crops in place of features of the face, and the encoder is trained with
         # the sequence model; what follows is for this alone, and optimizer.layer_decay may be set.
         pixels=False,
