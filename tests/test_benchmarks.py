@@ -26,6 +26,11 @@ FOLDER = pathlib.Path(__file__).resolve().parent.parent / "benchmarks"
             "sequence-step-tiny",
         ),
         (
+            "sound_step.py",
+            ("--cases", "tiny", "--steps", "1", "--threads", "1"),
+            "sound-step-tiny",
+        ),
+        (
             "input.py",
             ("--cases", "eval", "--images", "16", "--batch-size", "8", "--threads", "1"),
             "input-eval-224",
