@@ -23,6 +23,7 @@ class PostNormBlock(nn.Module):
     dropout: float = 0.0
     activation: str = "relu"
     dtype: DTypeLike = jnp.float32
+    epsilon: float = 1e-5  # of the two norms
 
     @nn.compact
     def __call__(
@@ -36,11 +37,11 @@ class PostNormBlock(nn.Module):
         drop = partial(Dropout(self.dropout), train=train)
         attend = SelfAttention(self.heads, self.dropout, self.dtype, name="attn")
         h = attend(x, mask, bias, train=train)
-        x = LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm1")(x + drop(h))
+        x = LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm1")(x + drop(h))
         h = Mlp(self.mlp_width, self.activation, self.dropout, self.dtype, name="mlp")(
             x, train=train
         )
-        return LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm2")(x + drop(h))
+        return LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm2")(x + drop(h))
 
 
 class TemporalEncoder(nn.Module):
