@@ -163,10 +163,13 @@ def row_times(sound: Sound, rows: int, *, clip: bool) -> np.ndarray:
 def read_transcript(path: str | os.PathLike) -> str:
     """What is said. Raises InputError for a file that cannot be read or is not UTF-8."""
     try:
-        return pathlib.Path(path).read_text(encoding="utf-8-sig")
+        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: byte {error.start} is not UTF-8; save the transcript as UTF-8"
         ) from error
+    if "\0" in text:  # of English in UTF-16 without its mark every other byte
+        raise InputError(f"{path}: holds zero bytes, as UTF-16 does; save the transcript as UTF-8")
+    return text

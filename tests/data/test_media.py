@@ -101,6 +101,17 @@ def test_transcripts_are_utf8(tmp_path):
     one_line(caught, path, "byte 2 is not UTF-8")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "fault"),
+    [("utf-16", "byte 0 is not UTF-8"), ("utf-16-le", "zero bytes"), ("utf-16-be", "zero bytes")],
+)
+def test_transcripts_in_utf16_are_refused(tmp_path, encoding, fault):
+    path = write(tmp_path / "a.txt", "Stop it.".encode(encoding))
+    with pytest.raises(InputError) as caught:
+        media.read_transcript(path)
+    one_line(caught, path, fault, "save the transcript as UTF-8")
+
+
 def remux(source, target, keep, shift=0.0):
     """Copy the packets for which keep(kind, seconds) holds, `shift` seconds later."""
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
