@@ -11,7 +11,7 @@ from abaw_jax.interop.archive import content_hash
 from abaw_jax.recipe import Context
 from abaw_jax.stages import prepare
 from abaw_jax.stages.encoder import given_folder
-from abaw_jax.stages.modalities import FILES
+from abaw_jax.stages.sources import FILES
 
 
 def _senses(context: Context) -> dict[str, str]:

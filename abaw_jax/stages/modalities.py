@@ -28,20 +28,9 @@ from tqdm import tqdm
 from abaw_jax.data.acoustics import HEARD, make_features
 from abaw_jax.data.clips import average_rows
 from abaw_jax.data.features import FeatureStore, save_feature_settings, save_features
-from abaw_jax.data.media import (
-    RATE,
-    SOUND,
-    TEXT,
-    Sound,
-    find_files,
-    of_video,
-    read_sound,
-    read_transcript,
-    row_times,
-)
+from abaw_jax.data.media import RATE, of_video, read_transcript, row_times
 from abaw_jax.data.records import load_index
 from abaw_jax.data.sound import HOP
-from abaw_jax.data.supplied import SECONDS
 from abaw_jax.data.views import FACE, VIEWS
 from abaw_jax.data.windows import nearest_before
 from abaw_jax.data.words import fit_vocabulary, split_words, word_features
@@ -49,14 +38,15 @@ from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import content_hash
 from abaw_jax.recipe import Context
 from abaw_jax.stages.prepare import corpus_root
+from abaw_jax.stages.sources import (
+    FILES,
+    find_recordings,
+    find_sources,
+    listen_to,
+    source_folders,
+)
 from abaw_jax.stages.views import features_folder, tuning_folder
 
-# Modality -> key of the section `extract` that names folders, endings of the files there, and what
-# one of them is.
-FILES = {
-    **dict.fromkeys(HEARD, ("media", SOUND, "recording")),
-    "words": ("transcripts", TEXT, "transcript"),
-}
 LATE = 0.1  # seconds behind a timed store's last row that are still its: a codec's padding
 # (video, rows) -> values (rows or 1, width), the last number as above; None where there is nothing.
 Make = Callable[[str, int], np.ndarray | None]
@@ -82,7 +72,7 @@ def check_modalities(config: Any) -> None:
     _check_steps(config, set(known) - set(config.finetune.views))
     if config.corpus.root:
         for name in [name for name in names if name in FILES]:
-            _find(config, pathlib.Path(config.corpus.root), name)
+            find_sources(config, pathlib.Path(config.corpus.root), name)
     for name in set(names) & set(supplied):
         folder = pathlib.Path(config.extract.stores[name])
         # Those beside the demo corpus are looked for where it is drawn; see `check_stores`.
@@ -145,36 +135,9 @@ def _check_steps(config: Any, others: Set[str]) -> None:
             )
 
 
-def _folders(config: Any, root: pathlib.Path, key: str) -> list[str]:
-    """Folders that the section `extract` names, below the corpus."""
-    return [str(root / path) for path in config.extract[key]]
-
-
-def _find(config: Any, root: pathlib.Path, name: str) -> dict[str, str]:
-    """The files that a modality is made from, by name; InputError where there is none."""
-    key, endings, what = FILES[name]
-    folders = _folders(config, root, key)
-    if not (files := find_files(folders, endings)):
-        raise InputError(
-            f"config.extract.{key}: no {what} in {', '.join(folders)}; name their folders, or "
-            f"leave {name!r} out of config.sequence.modalities"
-        )
-    return files
-
-
-def _listen(context: Context, files: dict[str, str]) -> Callable[[str], Sound | None]:
-    """video -> what is heard in its recording, None without one."""
-
-    @functools.lru_cache(maxsize=2)  # two people in one recording
-    def read(path: str) -> Sound:
-        return read_sound(path, SECONDS if context.track.per_clip else None)
-
-    return lambda video: read(path) if (path := of_video(files, video)) else None
-
-
 def _heard(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
     clip, steps = context.track.per_clip, context.config.extract.steps.get(name)
-    listen = _listen(context, _find(context.config, corpus_root(context), name))
+    listen = listen_to(context, find_sources(context.config, corpus_root(context), name))
     compute, settings = make_features(name, whole=clip)
 
     def make(video: str, rows: int) -> np.ndarray | None:
@@ -190,7 +153,7 @@ def _heard(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
 
 
 def _words(context: Context) -> tuple[Make, dict[str, Any]]:
-    files = _find(context.config, corpus_root(context), "words")
+    files = find_sources(context.config, corpus_root(context), "words")
 
     def read(video: str) -> str:
         path = of_video(files, video)
@@ -199,10 +162,11 @@ def _words(context: Context) -> tuple[Make, dict[str, Any]]:
     index = load_index(context.folder("prepare") / "records", "train")
     vocabulary = fit_vocabulary(map(read, index.videos))
     if not vocabulary:
+        folders = source_folders(context.config, corpus_root(context), "transcripts")
         raise InputError(
             "config.extract.transcripts: no word is said in several training videos by the files "
-            f"in {', '.join(_folders(context.config, corpus_root(context), 'transcripts'))}; name "
-            "the folders of <video>.txt, or leave 'words' out of config.sequence.modalities"
+            f"in {', '.join(folders)}; name the folders of <video>.txt, or leave "
+            "'words' out of config.sequence.modalities"
         )
 
     steps = context.config.extract.steps.get("words")
@@ -304,9 +268,7 @@ def _place_by_time(
     """(video, rows, count) -> of each row the one of `count`, `rate` a second, at its time, and
     whether they reach so far: int (rows,), bool (rows,)."""
     clip = context.track.per_clip
-    listen = _listen(
-        context, find_files(_folders(context.config, corpus_root(context), "media"), SOUND)
-    )
+    listen = listen_to(context, find_recordings(context))
 
     def place(video: str, rows: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         sound = listen(video)
