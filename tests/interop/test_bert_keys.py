@@ -58,6 +58,9 @@ def test_the_architecture_is_read_from_their_config():
     old = bert_inputs.size("bert")
     del old["layer_norm_eps"], old["pad_token_id"]
     assert keys.read_architecture(old, "config.json")["epsilon"] == 1e-12
+    for names, pooler in (((), False), (("bert.pooler.dense.weight",), True)):
+        found = keys.sizes(dict.fromkeys(names, (24, 24)), "", old, "config.json")
+        assert found == keys.read_architecture(old, "config.json") | {"pooler": pooler}
 
 
 @pytest.mark.parametrize(

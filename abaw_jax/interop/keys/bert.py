@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from abaw_jax.errors import InputError
-from abaw_jax.interop.keymap import Rule
+from abaw_jax.interop.keymap import Rule, Shape
 
 PREFIXES = ("bert.", "roberta.")
 # Buffers, heads of pre-training and of tasks. A pooler that is not wanted holds weights of no use.
@@ -81,6 +81,15 @@ _ONLY = {
     "is_decoder": False,
     "add_cross_attention": False,
 }
+
+
+def sizes(
+    shapes: Mapping[str, Shape], form: str, config: Mapping[str, Any], source: object
+) -> dict[str, Any]:
+    """Fields of `models.bert.BertEncoder`: by config.json, and a pooler where its tensors are."""
+    del form
+    pooler = any(name.endswith("pooler.dense.weight") for name in shapes)
+    return read_architecture(config, source) | {"pooler": pooler}
 
 
 def read_architecture(config: Mapping[str, Any], source: object) -> dict[str, Any]:
