@@ -256,14 +256,17 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         batch_size=256,
         # Below `corpus.root`, for `sequence.modalities`; folders that are absent hold nothing.
         media=("batch1", "batch2", "new_vids"),  # <recording>.mp4, .avi
-        transcripts=("transcripts",),  # <video>.txt
+        transcripts=("transcripts",),  # <video>.txt; for `text` also .csv, .vtt, .srt
+        # The folder of a text encoder and its tokenizer, which make the modality `text`; see
+        # `stages/text.py`. It does not start from `corpus.root`.
+        text="",
         stores=ConfigDict(),  # feature stores by name, each a modality more
         # For sequence.model "gru": how many rows at most a modality that is not of the face's
         # frames has of a clip, by name; see `stages/modalities.py`.
         steps=ConfigDict(),
     ))  # fmt: skip
     config.sequence = ConfigDict(dict(
-        # Of finetune.views, sound, mfcc, prosody, words and the names in `extract.stores`.
+        # Of finetune.views, sound, mfcc, prosody, words, text and the names in `extract.stores`.
         modalities=("face",),
         # True: windows hold crops in place of features of the face, and the encoder is trained with
         # the sequence model; what follows is for this alone, and optimizer.layer_decay may be set.
