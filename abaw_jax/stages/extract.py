@@ -27,6 +27,7 @@ from abaw_jax.interop.export import make_task
 from abaw_jax.recipe import Context
 from abaw_jax.stages.encoder import frames_track
 from abaw_jax.stages.modalities import extract_modality
+from abaw_jax.stages.text import count_cut, is_learnt
 from abaw_jax.stages.views import features_folder, predictions_folder, tuning_folder
 from abaw_jax.tracks.track import Track
 from abaw_jax.training.step import make_predict
@@ -80,6 +81,8 @@ def run(context: Context) -> dict:
         f"videos_without_{name}": extract_modality(context, name, splits(context))
         for name in others
     }
+    if is_learnt(config) and track.per_clip:
+        without["clips_with_cut_text"] = count_cut(context, splits(context))
     outcome = {"split": "validation", "metrics": without, "samples": sum(counts)}
     if frames_track(context) is not track:
         return outcome

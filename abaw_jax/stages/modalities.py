@@ -10,7 +10,8 @@ all numbers but the last.
 A modality that `extract.steps` names has a time axis of its own: its store's rows are not those of
 the face's frames, and at most so many. Of sound they are taken every 20 ms, and of a store with a
 `rate` as they come; what is longer is averaged to so many. Of words there is one for each, the
-first ones. Of other stores, whose rows are of no known time, there may not be more.
+first ones; of text, for each token. Of other stores, whose rows are of no known time, there may
+not be more.
 
 What is the same in all rows of a recording is taken of clips alone: where labels are of frames, a
 model would know the recording by it.
@@ -39,12 +40,12 @@ from abaw_jax.interop.archive import content_hash
 from abaw_jax.recipe import Context
 from abaw_jax.stages.prepare import corpus_root
 from abaw_jax.stages.sources import (
-    FILES,
     find_recordings,
     find_sources,
     listen_to,
     source_folders,
 )
+from abaw_jax.stages.text import NAME, is_learnt, make_text, open_text_encoder
 from abaw_jax.stages.views import features_folder, tuning_folder
 
 LATE = 0.1  # seconds behind a timed store's last row that are still its: a codec's padding
@@ -55,14 +56,16 @@ Make = Callable[[str, int], np.ndarray | None]
 def check_modalities(config: Any) -> None:
     """Raise InputError for modalities that a recipe does not have."""
     names, supplied = list(config.sequence.modalities), list(config.extract.stores)
-    known = [*config.finetune.views, *MAKERS, *supplied]
+    made = _makers(config)
+    known = [*config.finetune.views, *made, *supplied]
     unknown = [name for name in names if name not in known]
     if unknown or not names or len(set(names)) < len(names):
+        hint = "; config.extract.text names the encoder of text" if NAME in unknown else ""
         raise InputError(
             f"config.sequence.modalities: {tuple(names)}; expected one or more of "
-            f"{', '.join(known)}, each once"
+            f"{', '.join(known)}, each once{hint}"
         )
-    if taken := [name for name in supplied if re.fullmatch(TAKEN, name)]:
+    if taken := [name for name in supplied if name in made or re.fullmatch(TAKEN, name)]:
         raise InputError(f"config.extract.stores: {taken[0]!r} is taken; choose another name")
     if config.sequence.apart and len(names) < 2:
         raise InputError(
@@ -71,8 +74,10 @@ def check_modalities(config: Any) -> None:
         )
     _check_steps(config, set(known) - set(config.finetune.views))
     if config.corpus.root:
-        for name in [name for name in names if name in FILES]:
+        for name in filter(made.__contains__, names):
             find_sources(config, pathlib.Path(config.corpus.root), name)
+    if is_learnt(config):
+        open_text_encoder(config.extract.text)
     for name in set(names) & set(supplied):
         folder = pathlib.Path(config.extract.stores[name])
         # Those beside the demo corpus are looked for where it is drawn; see `check_stores`.
@@ -187,12 +192,18 @@ def _words(context: Context) -> tuple[Make, dict[str, Any]]:
 MAKERS = {
     **{name: functools.partial(_heard, name=name) for name in HEARD},
     "words": _words,
+    NAME: make_text,
 }
 # Names that a store cannot have: others' folders, and members of the sequence stage.
 TAKEN = (
-    f"{'|'.join((*VIEWS, *MAKERS))}|all|sequence|features|model|checkpoints|tensorboard|"
+    f"{'|'.join((*VIEWS, *HEARD))}|words|all|sequence|features|model|checkpoints|tensorboard|"
     r"collaborate|(frames|predictions|members)(_.*)?|fold\d+|scene(\d+|_.*)"
 )
+
+
+def _makers(config: Any) -> dict[str, Callable[[Context], tuple[Make, dict[str, Any]]]]:
+    """What makes modalities by name; text is a name for stores where no encoder of it is given."""
+    return {name: make for name, make in MAKERS.items() if name != NAME or config.extract.text}
 
 
 def _supplied(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
@@ -285,7 +296,8 @@ def extract_modality(context: Context, name: str, splits: list[str]) -> int:
 
     What was written before an interruption is kept: a video's values are of its own files alone.
     """
-    make, settings = MAKERS[name](context) if name in MAKERS else _supplied(context, name)
+    makers = _makers(context.config)
+    make, settings = makers[name](context) if name in makers else _supplied(context, name)
     if steps := context.config.extract.steps.get(name):
         settings |= {"steps": steps}
     scale, without = None, 0

@@ -8,6 +8,7 @@ from typing import Any
 from abaw_jax.data.acoustics import HEARD
 from abaw_jax.data.media import SOUND, TEXT, Sound, find_files, of_video, read_sound
 from abaw_jax.data.supplied import SECONDS
+from abaw_jax.data.transcripts import TIMED
 from abaw_jax.errors import InputError
 from abaw_jax.recipe import Context
 from abaw_jax.stages.prepare import corpus_root
@@ -17,6 +18,7 @@ from abaw_jax.stages.prepare import corpus_root
 FILES = {
     **dict.fromkeys(HEARD, ("media", SOUND, "recording")),
     "words": ("transcripts", TEXT, "transcript"),
+    "text": ("transcripts", TIMED, "transcript"),
 }
 
 
