@@ -31,6 +31,7 @@ from abaw_jax.stages.parts import (
 )
 from abaw_jax.stages.pixels import check_pixels
 from abaw_jax.stages.prepare import make_cleaning
+from abaw_jax.stages.text import check_texts
 from abaw_jax.stages.views import check_views
 from abaw_jax.tasks.goals import check_tracks
 from abaw_jax.tracks import TRACKS, Track
@@ -142,10 +143,12 @@ def check_config(config: Any, mesh: Mesh) -> None:
 
 def check_prepared(context: Context) -> None:
     """Raise InputError for labels, or a video, that the config names and the prepared sets lack,
-    for feature stores that do not fit them, and for what it asks of images that only videos have.
+    for feature stores and transcripts that do not fit them, and for what it asks of images that
+    only videos have.
     """
     check_labels(context)
     check_stores(context, splits(context))
+    check_texts(context, splits(context))
     late_examples(context)
     _check_report_videos(context)
     _check_images(context)

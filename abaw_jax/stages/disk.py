@@ -12,11 +12,12 @@ from abaw_jax.recipe import Context
 from abaw_jax.stages import prepare
 from abaw_jax.stages.encoder import given_folder
 from abaw_jax.stages.sources import FILES
+from abaw_jax.stages.text import is_learnt
 
 
 def _senses(context: Context) -> dict[str, str]:
-    """Of the sound, the transcripts and the feature stores that the recipe learns from. A demo
-    corpus is always the same, and is not looked at."""
+    """Of the sound, the transcripts and the feature stores that the recipe learns from, and the
+    text encoder. A demo corpus is always the same, and is not looked at."""
     names, section = context.config.sequence.modalities, context.config.extract
     root = prepare.corpus_root(context)
     stores = [path for name, path in section.stores.items() if name in names]
@@ -24,9 +25,14 @@ def _senses(context: Context) -> dict[str, str]:
     if context.config.corpus.root:
         # Recordings tell at what time a store's rows lie.
         timed = any("rate" in read_json(root / path / "features.json") for path in stores)
-        keys = {FILES[name][0] for name in names if name in FILES} | ({"media"} if timed else set())
+        text = is_learnt(context.config)
+        keys = {FILES[name][0] for name in names if name in FILES and name not in section.stores}
+        keys |= {"media"} if timed or text else set()
         paths += [path for key in sorted(keys) for path in section[key]]
-    return {path: disk_state(root / path, files=True) for path in paths}
+    found = {path: disk_state(root / path, files=True) for path in paths}
+    if is_learnt(context.config):
+        found[section.text] = disk_state(section.text, files=True)
+    return found
 
 
 def _encoder(context: Context) -> dict[str, str]:
