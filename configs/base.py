@@ -257,8 +257,8 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         # Below `corpus.root`, for `sequence.modalities`; folders that are absent hold nothing.
         media=("batch1", "batch2", "new_vids"),  # <recording>.mp4, .avi
         transcripts=("transcripts",),  # <video>.txt; for `text` also .csv, .vtt, .srt
-        # The folder of a text encoder and its tokenizer, which make the modality `text`; see
-        # `stages/text.py`. It does not start from `corpus.root`.
+        # The folder of a text encoder and its tokenizer, which make the modality `text`; it does
+        # not start from `corpus.root`. tiny: one is trained on the transcripts; `stages/text.py`.
         text="",
         stores=ConfigDict(),  # feature stores by name, each a modality more
         # For sequence.model "gru": how many rows at most a modality that is not of the face's

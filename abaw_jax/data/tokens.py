@@ -29,6 +29,7 @@ LIMIT = 128  # tokens that are encoded at once, with the one before and the one 
 FILE = "tokenizer.json"
 # Start, end, padding, unknown: of BERT's class, of RoBERTa's.
 SPECIAL = (("[CLS]", "[SEP]", "[PAD]", "[UNK]"), ("<s>", "</s>", "<pad>", "<unk>"))
+FITTED = (*SPECIAL[0], "[MASK]")  # of a fitted tokenizer: the first ids
 PADDED = 128  # rows by which an embedding table may be longer than its vocabulary
 
 
@@ -167,16 +168,15 @@ def check_vocabulary(tokenizer: Tokenizer, rows: int, source: object) -> None:
 def fit_tokenizer(texts: Iterable[str], size: int = 1024, least: int = 3) -> Tokenizer:
     """A tokenizer of whole words in small letters, of those most often said in `texts`.
 
-    The special tokens come first, then words by how often they are said, equally frequent ones in
-    the order of the alphabet; `size` counts all of them. Words said less than `least` times are
-    unknown.
+    The special tokens, FITTED, come first, then words by how often they are said, equally frequent
+    ones in the order of the alphabet; `size` counts all of them. Words said less than `least` times
+    are unknown.
     """
-    special = list(SPECIAL[0])
-    backend = tokenizers.Tokenizer(models.WordLevel(unk_token=special[3]))
+    backend = tokenizers.Tokenizer(models.WordLevel(unk_token=SPECIAL[0][3]))
     backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordLevelTrainer(
-        vocab_size=size, min_frequency=least, special_tokens=special, show_progress=False
+        vocab_size=size, min_frequency=least, special_tokens=list(FITTED), show_progress=False
     )
     backend.train_from_iterator(texts, trainer)
     return _wrap(backend, pathlib.Path(FILE))

@@ -100,3 +100,21 @@ class BertEncoder(nn.Module):
             return tuple(states), None
         pooled = Dense(self.width, dtype=self.dtype, name="pooler")(states[-1][:, 0])
         return tuple(states), jnp.tanh(pooled)
+
+
+class MaskedWords(nn.Module):
+    """An encoder, and Dense from its last states to the words there are: tokens (B, N), mask (B, N)
+    -> logits (B, N, V). Devlin et al. 2019, section 3.1, with a plain layer for the head."""
+
+    encoder: BertEncoder
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Int[AnyArray, "B N"],
+        mask: Bool[AnyArray, "B N"],
+        *,
+        train: bool = False,
+    ) -> Float[jax.Array, "B N {self.encoder.vocabulary}"]:
+        states, _ = self.encoder(tokens, mask, train=train)
+        return Dense(self.encoder.vocabulary, dtype=self.encoder.dtype, name="head")(states[-1])

@@ -13,6 +13,7 @@ from abaw_jax.stages import prepare
 from abaw_jax.stages.encoder import given_folder
 from abaw_jax.stages.sources import FILES
 from abaw_jax.stages.text import is_learnt
+from abaw_jax.stages.text_training import SIZE
 
 
 def _senses(context: Context) -> dict[str, str]:
@@ -30,7 +31,7 @@ def _senses(context: Context) -> dict[str, str]:
         keys |= {"media"} if timed or text else set()
         paths += [path for key in sorted(keys) for path in section[key]]
     found = {path: disk_state(root / path, files=True) for path in paths}
-    if is_learnt(context.config):
+    if is_learnt(context.config) and section.text != SIZE:
         found[section.text] = disk_state(section.text, files=True)
     return found
 

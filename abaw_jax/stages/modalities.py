@@ -45,7 +45,7 @@ from abaw_jax.stages.sources import (
     listen_to,
     source_folders,
 )
-from abaw_jax.stages.text import NAME, is_learnt, make_text, open_text_encoder
+from abaw_jax.stages.text import NAME, check_text_encoder, make_text
 from abaw_jax.stages.views import features_folder, tuning_folder
 
 LATE = 0.1  # seconds behind a timed store's last row that are still its: a codec's padding
@@ -76,8 +76,7 @@ def check_modalities(config: Any) -> None:
     if config.corpus.root:
         for name in filter(made.__contains__, names):
             find_sources(config, pathlib.Path(config.corpus.root), name)
-    if is_learnt(config):
-        open_text_encoder(config.extract.text)
+    check_text_encoder(config)
     for name in set(names) & set(supplied):
         folder = pathlib.Path(config.extract.stores[name])
         # Those beside the demo corpus are looked for where it is drawn; see `check_stores`.

@@ -6,6 +6,9 @@ That folder holds a converted text encoder, `config.json` ({"kind": "converted",
 128 tokens at most at once. Of a clip that is all there is: what follows is left out, and counted. A
 video's text is encoded in parts, one after the other; its rows have the mean state of the tokens of
 the word that is being said.
+
+`extract.text` may be 'tiny' instead: a small encoder is trained from nothing on the training
+videos' transcripts, and kept in extract/text/encoder.
 """
 
 import pathlib
@@ -19,16 +22,16 @@ import numpy as np
 from abaw_jax.data.media import of_video, row_times
 from abaw_jax.data.records import load_index
 from abaw_jax.data.tokens import LIMIT, Tokenizer, check_vocabulary, load_tokenizer
-from abaw_jax.data.transcripts import read_words, said_at, spread_evenly
+from abaw_jax.data.transcripts import Transcript, read_words, said_at, spread_evenly
 from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import check_variables, content_hash, load_model
 from abaw_jax.models.bert import BertEncoder
 from abaw_jax.recipe import Context
 from abaw_jax.stages.prepare import corpus_root
 from abaw_jax.stages.sources import find_recordings, find_sources, listen_to
+from abaw_jax.stages.text_training import KIND, SIZE, train_text_encoder
 
 NAME = "text"
-KIND = {"kind": "converted", "architecture": "bert"}
 SHORTEST = 16  # tokens: what is shorter is padded; so a handful of programs does for all lengths
 
 
@@ -45,6 +48,23 @@ class TextEncoder(NamedTuple):
 def is_learnt(config: Any) -> bool:
     """Whether text is a modality; without `extract.text`, it may be the name of a store."""
     return bool(config.extract.text) and NAME in config.sequence.modalities
+
+
+def check_text_encoder(config: Any) -> None:
+    """Raise InputError for an encoder that is learnt from and cannot be read."""
+    if is_learnt(config) and config.extract.text != SIZE:
+        open_text_encoder(config.extract.text)
+
+
+def _find_encoder(context: Context) -> pathlib.Path:
+    """The folder of the encoder, which is trained if it must be and is not yet."""
+    if context.config.extract.text != SIZE:
+        return pathlib.Path(context.config.extract.text)
+    folder = context.folder("extract") / NAME / "encoder"
+    if not (folder / "config.json").is_file():
+        texts = [said.words for said in _read_all(context, "train") if said.words]
+        train_text_encoder(context, texts, folder)
+    return folder
 
 
 def open_text_encoder(folder: str | pathlib.Path) -> TextEncoder:
@@ -94,7 +114,7 @@ def make_text(
     clip, steps = context.track.per_clip, context.config.extract.steps.get(NAME)
     files = find_sources(context.config, corpus_root(context), NAME)
     listen = listen_to(context, find_recordings(context))
-    encoder = open_text_encoder(context.config.extract.text)
+    encoder = open_text_encoder(_find_encoder(context))
 
     def make(video: str, rows: int) -> np.ndarray | None:
         said = read_words(path) if (path := of_video(files, video)) else None
@@ -157,9 +177,8 @@ def check_texts(context: Context, splits: Sequence[str]) -> None:
     nothing is said in any training video."""
     if not is_learnt(context.config):
         return
-    encoder = open_text_encoder(context.config.extract.text)
-    lengths = {split: _lengths(context, encoder, split) for split in splits}
-    if not any(lengths["train"]):
+    said = {split: _read_all(context, split) for split in splits}
+    if not any(transcript.words for transcript in said["train"]):
         raise InputError(
             "config.extract.transcripts: nothing is said in any training video; name other "
             f"folders, or leave {NAME!r} out of config.sequence.modalities"
@@ -170,14 +189,15 @@ def count_cut(context: Context, splits: Sequence[str]) -> int:
     """How many clips' texts have more tokens than there are states of."""
     if not context.track.per_clip:
         return 0
-    encoder = open_text_encoder(context.config.extract.text)
+    encoder = open_text_encoder(_find_encoder(context))
     most = _most(encoder, context.config.extract.steps.get(NAME))
-    return sum(n > most for split in splits for n in _lengths(context, encoder, split))
+    said = [transcript for split in splits for transcript in _read_all(context, split)]
+    return sum(len(encoder.tokenizer.cut(words).ids) > most for words, _ in said)
 
 
-def _lengths(context: Context, encoder: TextEncoder, split: str) -> list[int]:
-    """How many tokens the text of each video of a split has."""
+def _read_all(context: Context, split: str) -> list[Transcript]:
+    """The transcripts of a split's videos that have one."""
     files = find_sources(context.config, corpus_root(context), NAME)
     videos = load_index(context.folder("prepare") / "records", split).videos
     paths = filter(None, (of_video(files, video) for video in videos))
-    return [len(encoder.tokenizer.cut(read_words(path).words).ids) for path in paths]
+    return [read_words(path) for path in paths]

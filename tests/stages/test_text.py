@@ -13,12 +13,13 @@ from abaw_jax.data.demo.container import write_container
 from abaw_jax.data.features import FeatureStore, save_feature_settings, save_features
 from abaw_jax.data.media import RATE
 from abaw_jax.data.records import Split, Video, write_corpus
+from abaw_jax.data.tokens import FITTED, fit_tokenizer
 from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import save_model
 from abaw_jax.interop.keys.bert import read_architecture
 from abaw_jax.models.bert import BertEncoder
 from abaw_jax.recipe import Context
-from abaw_jax.stages import modalities
+from abaw_jax.stages import modalities, text_training
 from abaw_jax.stages.check import check_config, check_prepared
 from abaw_jax.stages.disk import FOUND
 from abaw_jax.stages.text import count_cut, open_text_encoder
@@ -226,3 +227,47 @@ def test_padding_and_length_change_no_state(context, variables):
 def test_what_the_stage_reads_is_looked_at(context):
     found = FOUND["extract"](context)
     assert {"batch1", "transcripts", context.config.extract.text} <= found.keys()
+
+
+def test_a_small_encoder_is_trained_where_none_is_given(context, tmp_path, monkeypatch):
+    """It is made of the training transcripts, once, and the same again after an interruption."""
+    monkeypatch.setattr(text_training, "STEPS", 3)
+    monkeypatch.setattr(text_training, "BATCH", 4)
+    monkeypatch.setattr(text_training, "SIZES", {"tiny": SIZES | {"positions": 12}})
+    other = changed(context, tmp_path, text="tiny")
+    check_config(other.config, other.mesh)
+    check_prepared(other)
+    assert set(FOUND["extract"](other)) == {"batch1", "batch2", "new_vids", "transcripts"}
+    other = changed(other, steps={"text": 8})
+    modalities.extract_modality(other, "text", ["train", "validation"])
+    store = FeatureStore(other.folder("extract") / "text" / "train")
+    folder = other.folder("extract") / "text" / "encoder"
+    encoder = open_text_encoder(folder)
+    words = set(encoder.tokenizer.backend.get_vocab()) - set(FITTED)
+    assert words == {"stop", "it"}  # said three times in the training set
+    assert store.settings["encoder"] == encoder.name and len(store.read("3")) == 8
+    assert count_cut(other, ["train"]) == 1
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "config.json").unlink()
+    modalities.extract_modality(other, "text", ["train"])
+    assert (folder / "model.safetensors").read_bytes() == weights
+
+
+def test_batches_of_texts_follow_from_the_step(monkeypatch):
+    monkeypatch.setattr(text_training, "BATCH", 6)
+    tokenizer = fit_tokenizer(["a b c"], least=1)
+    ids = [tokenizer.cut(text.split()).ids for text in ("a b c a b c a b c", "b", "c a")]
+    given = dict(most=6, seed=0)
+    whole = text_training.draw_texts(tokenizer, ids, **given, start_step=0, process=(0, 1))
+    first, second = next(whole), next(whole)
+    again = next(text_training.draw_texts(tokenizer, ids, **given, start_step=1, process=(1, 2)))
+    assert first["tokens"].shape == (6, 6)
+    for key in ("tokens", "seen"):
+        np.testing.assert_array_equal(again[key], second[key][1::2])
+    lengths = set(first["seen"].sum(axis=1).tolist() + second["seen"].sum(axis=1).tolist())
+    assert lengths <= {3, 4, 6} and (first["tokens"][~first["seen"]] == tokenizer.padding).all()
+
+
+def test_transcripts_without_a_word_said_again_train_nothing(context, tmp_path):
+    with pytest.raises(InputError, match=r"config.extract.text: no word is said several times"):
+        text_training.train_text_encoder(context, [["a"], ["b", "c"]], tmp_path)
