@@ -7,7 +7,7 @@ from einops import rearrange
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Float32
 
-from abaw_jax.models.layers import AnyArray, Dense, Dropout, LayerNorm
+from abaw_jax.models.layers import AnyArray, BatchNorm, Dense, Dropout, LayerNorm
 from abaw_jax.models.vit import ViT
 
 BETWEEN = ("norm", "relu")
@@ -16,46 +16,6 @@ POOLINGS = {
     "mean": lambda tokens: tokens[:, 1:].mean(axis=1),
     "cls": lambda tokens: tokens[:, 0],
 }
-
-
-class MaskedBatchNorm(nn.Module):
-    """BatchNorm over the rows of (..., D) where `mask` (...) is True: momentum 0.1, eps 1e-5.
-
-    Padded and invalid rows get normalised too but do not enter the statistics. As in torch, the
-    batch is normalised by the biased variance while the running one takes the unbiased. With no
-    valid row the running statistics are used and left as they are.
-    """
-
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self, x: Float[AnyArray, "*B D"], mask: Bool[AnyArray, "*B"], *, train: bool = False
-    ) -> Float[jax.Array, "*B D"]:
-        width = x.shape[-1]
-        mean = self.variable("batch_stats", "mean", jnp.zeros, (width,))
-        variance = self.variable("batch_stats", "var", jnp.ones, (width,))
-        scale = self.param("scale", nn.initializers.ones, (width,))
-        bias = self.param("bias", nn.initializers.zeros, (width,))
-        used_mean, used_variance = mean.value, variance.value
-        if train:
-            rows = x.astype(jnp.float32)
-            weight = mask[..., None].astype(jnp.float32)
-            axes = tuple(range(x.ndim - 1))
-            count = weight.sum()
-            some = count > 0
-            batch_mean = (rows * weight).sum(axes) / jnp.maximum(count, 1)
-            centred = (rows - batch_mean) * weight
-            batch_variance = jnp.square(centred).sum(axes) / jnp.maximum(count, 1)
-            used_mean = jnp.where(some, batch_mean, used_mean)
-            used_variance = jnp.where(some, batch_variance, used_variance)
-            if not self.is_initializing():
-                unbiased = used_variance * count / jnp.maximum(count - 1, 1)
-                unbiased = jnp.where(some, unbiased, variance.value)
-                mean.value = 0.9 * mean.value + 0.1 * jax.lax.stop_gradient(used_mean)
-                variance.value = 0.9 * variance.value + 0.1 * jax.lax.stop_gradient(unbiased)
-        normalised = (x.astype(jnp.float32) - used_mean) * jax.lax.rsqrt(used_variance + 1e-5)
-        return (normalised * scale + bias).astype(self.dtype)
 
 
 def pool_tokens(tokens: Float[AnyArray, "B N D"], pooling: str) -> Float[jax.Array, "B D"]:
@@ -102,7 +62,7 @@ def _between(kind, x, mask, dtype, train):
         raise ValueError(f"between {kind!r}; expected one of {BETWEEN}")
     if kind == "relu":
         return jax.nn.relu(x)
-    return MaskedBatchNorm(dtype, name="norm")(x, mask, train=train)
+    return BatchNorm(dtype=dtype, name="norm")(x, mask, train=train)
 
 
 class SequenceHead(nn.Module):

@@ -70,6 +70,54 @@ Dense = partial(nn.Dense, dot_general=dense_product)
 DenseGeneral = partial(nn.DenseGeneral, dot_general=dense_product)
 
 
+class BatchNorm(nn.Module):
+    """BatchNorm over the rows of (..., D), of those where `mask` (...) is True: momentum 0.1.
+
+    Padded and invalid rows get normalised too but do not enter the statistics. As in torch, the
+    batch is normalised by the biased variance while the running one takes the unbiased. With no
+    valid row the running statistics are used and left as they are.
+    """
+
+    epsilon: float = 1e-5
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[AnyArray, "*B D"],
+        mask: Bool[AnyArray, "*B"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Float[jax.Array, "*B D"]:
+        width = x.shape[-1]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (width,))
+        variance = self.variable("batch_stats", "var", jnp.ones, (width,))
+        scale = self.param("scale", nn.initializers.ones, (width,))
+        bias = self.param("bias", nn.initializers.zeros, (width,))
+        used_mean, used_variance = mean.value, variance.value
+        if train:
+            rows = x.astype(jnp.float32)
+            weight = jnp.ones(x.shape[:-1]) if mask is None else mask
+            weight = weight[..., None].astype(jnp.float32)
+            axes = tuple(range(x.ndim - 1))
+            count = jnp.float32(x.size // width) if mask is None else weight.sum()
+            some = count > 0
+            batch_mean = (rows * weight).sum(axes) / jnp.maximum(count, 1)
+            centred = (rows - batch_mean) * weight
+            batch_variance = jnp.square(centred).sum(axes) / jnp.maximum(count, 1)
+            used_mean = jnp.where(some, batch_mean, used_mean)
+            used_variance = jnp.where(some, batch_variance, used_variance)
+            if not self.is_initializing():
+                unbiased = used_variance * count / jnp.maximum(count - 1, 1)
+                unbiased = jnp.where(some, unbiased, variance.value)
+                mean.value = 0.9 * mean.value + 0.1 * jax.lax.stop_gradient(used_mean)
+                variance.value = 0.9 * variance.value + 0.1 * jax.lax.stop_gradient(unbiased)
+        normalised = (x.astype(jnp.float32) - used_mean) * jax.lax.rsqrt(
+            used_variance + self.epsilon
+        )
+        return (normalised * scale + bias).astype(self.dtype)
+
+
 def draw_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> Bool[jax.Array, "..."]:
     """True at each place with probability `rate`, to 2**-32, independently: bool `shape`.
 
@@ -239,7 +287,7 @@ class Mlp(nn.Module):
     def __call__(
         self, x: Float[AnyArray, "*B D"], *, train: bool = False
     ) -> Float[jax.Array, "*B D"]:
-        activation = {"gelu": exact_gelu, "relu": jax.nn.relu}[self.activation]
+        activation = {"gelu": exact_gelu, "relu": jax.nn.relu, "silu": jax.nn.silu}[self.activation]
         h = activation(Dense(self.hidden, kernel_init=xavier, dtype=self.dtype, name="fc1")(x))
         h = Dropout(self.dropout)(h, train=train)
         return Dense(x.shape[-1], kernel_init=xavier, dtype=self.dtype, name="fc2")(h)

@@ -1,4 +1,4 @@
-"""MaskedBatchNorm, the frame classifier's pooling and the per-frame sequence model."""
+"""BatchNorm, the frame classifier's pooling and the per-frame sequence model."""
 
 from functools import partial
 
@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from abaw_jax.models.heads import FrameClassifier, MaskedBatchNorm
+from abaw_jax.models.heads import FrameClassifier
+from abaw_jax.models.layers import BatchNorm
 from abaw_jax.models.sequence import SequenceModel
 from abaw_jax.models.vit import ViT
 
@@ -20,7 +21,7 @@ def features(width=6):
 
 @jax.jit
 def normed(x, mask, stats=None):
-    model = MaskedBatchNorm()
+    model = BatchNorm()
     variables = model.init(jax.random.key(0), x, mask)
     if stats is not None:
         variables = {**variables, "batch_stats": stats}
@@ -37,7 +38,7 @@ def test_masked_rows_do_not_enter_the_statistics():
 
 
 def test_init_leaves_the_running_statistics_alone():
-    variables = MaskedBatchNorm().init(jax.random.key(0), features(), MASK, train=True)
+    variables = BatchNorm().init(jax.random.key(0), features(), MASK, train=True)
     np.testing.assert_array_equal(variables["batch_stats"]["mean"], np.zeros(6))
     np.testing.assert_array_equal(variables["batch_stats"]["var"], np.ones(6))
 

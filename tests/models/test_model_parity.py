@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from abaw_jax.models.heads import FrameClassifier, MaskedBatchNorm
+from abaw_jax.models.heads import FrameClassifier
+from abaw_jax.models.layers import BatchNorm
 from abaw_jax.models.mae import MAE, reconstruction_loss, reconstruction_target
 from abaw_jax.models.sequence import SequenceModel
 from abaw_jax.models.transformer import TemporalEncoder
@@ -124,7 +125,7 @@ def test_temporal_encoder_with_padding(activation):
 
 def test_masked_batch_norm_in_training_and_evaluation():
     golden = Golden("transformer_batch_norm")
-    model, mask = MaskedBatchNorm(), golden.given("mask")
+    model, mask = BatchNorm(), golden.given("mask")
     params = golden.params["norm"]
     x = np.zeros((*mask.shape, 6), np.float32)
     stats = model.init(jax.random.key(0), x, mask)["batch_stats"]

@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from abaw_jax.models.heads import MaskedBatchNorm
-from abaw_jax.models.layers import Mlp
+from abaw_jax.models.layers import BatchNorm, Mlp
 from abaw_jax.tasks.task import Aux, Task
 from abaw_jax.training.loop import TrainResult, train
 from abaw_jax.training.optim import make_optimizer
@@ -30,7 +29,7 @@ class TinyModel(nn.Module):
     @nn.compact
     def __call__(self, x, mask, *, train: bool):
         x = Mlp(16, dropout=0.1, name="mlp")(x, train=train)
-        x = MaskedBatchNorm(name="norm")(x, mask, train=train)
+        x = BatchNorm(name="norm")(x, mask, train=train)
         return nn.Dense(1, name="head")(x)[:, 0]
 
 
