@@ -8,7 +8,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Float32
 
 from abaw_jax.models.layers import AnyArray, BatchNorm, Dense, Dropout, LayerNorm
-from abaw_jax.models.vit import ViT
 
 BETWEEN = ("norm", "relu")
 # Tokens of an encoder, CLS first, (B, 1 + N, D) -> (B, D).
@@ -18,22 +17,26 @@ POOLINGS = {
 }
 
 
-def pool_tokens(tokens: Float[AnyArray, "B N D"], pooling: str) -> Float[jax.Array, "B D"]:
+def pool_tokens(tokens: Float[AnyArray, "B *N D"], pooling: str) -> Float[jax.Array, "B D"]:
     """The feature of each image, normed by `fc_norm` of the module that calls it.
 
-    pooling "mean": mean of the patch tokens (MAE's `global_pool`); "cls": the CLS token.
+    pooling "mean": mean of the patch tokens (MAE's `global_pool`); "cls": the CLS token; "none":
+    the encoder pools by itself, as the convolutional ones do, and its feature is taken as it is.
     """
+    if pooling == "none":
+        return tokens
     return LayerNorm(epsilon=1e-6, name="fc_norm")(POOLINGS[pooling](tokens))
 
 
 class FrameClassifier(nn.Module):
-    """ViT, pooled, normed and projected: images (B, S, S, 3) -> logits (B, C), features (B, D).
+    """Encoder, pooled and projected: images (B, S, S, 3) -> logits (B, C), features (B, D).
 
+    encoder: (images, train) -> tokens (B, 1 + N, D), CLS first, or features (B, D).
     pooling: as `pool_tokens`.
     also: (name, outputs) of further heads on the same features; their logits follow in C.
     """
 
-    encoder: ViT
+    encoder: nn.Module
     outputs: int
     pooling: str = "mean"
     dropout: float = 0.0

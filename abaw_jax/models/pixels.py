@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float, Float32
 
 from abaw_jax.models.heads import pool_tokens
 from abaw_jax.models.layers import AnyArray
-from abaw_jax.models.vit import ViT
 
 
 class PixelSequenceModel(nn.Module):
@@ -25,7 +24,7 @@ class PixelSequenceModel(nn.Module):
     `fc_norm` as `FrameClassifier` has them, `sequence`.
     """
 
-    encoder: ViT
+    encoder: nn.Module
     sequence: nn.Module
     pooling: str = "mean"
 

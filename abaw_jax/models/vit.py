@@ -52,16 +52,19 @@ class Block(nn.Module):
     mlp_ratio: float = 4.0
     drop_path: float = 0.0
     dtype: DTypeLike = jnp.float32
+    activation: str = "gelu"
+    epsilon: float = 1e-6
 
     @nn.compact
     def __call__(
         self, x: Float[AnyArray, "B N D"], train: bool = False
     ) -> Float[jax.Array, "B N D"]:
-        h = LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
+        h = LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm1")(x)
         h = SelfAttention(self.heads, dtype=self.dtype, name="attn")(h, train=train)
         x = x + DropPath(self.drop_path)(h, train=train)
-        h = LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm2")(x)
-        h = Mlp(int(x.shape[-1] * self.mlp_ratio), dtype=self.dtype, name="mlp")(h, train=train)
+        h = LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm2")(x)
+        hidden = int(x.shape[-1] * self.mlp_ratio)
+        h = Mlp(hidden, self.activation, dtype=self.dtype, name="mlp")(h, train=train)
         return x + DropPath(self.drop_path)(h, train=train)
 
 
