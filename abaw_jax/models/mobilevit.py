@@ -106,7 +106,7 @@ class MobileViTBlock(nn.Module):
         h = _resize(h, (rows * PATCH, columns * PATCH))
         h = rearrange(h, "b (h p) (w q) d -> (b p q) (h w) d", p=PATCH, q=PATCH)
         for i in range(self.depth):
-            h = Block(HEADS, 2.0, self.drop_path, self.dtype, "silu", 1e-5, name=f"layers_{i}")(
+            h = Block(HEADS, 2.0, self.drop_path, self.dtype, 1e-5, "silu", name=f"layers_{i}")(
                 h, train
             )
         h = LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(h)

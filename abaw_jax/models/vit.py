@@ -52,8 +52,8 @@ class Block(nn.Module):
     mlp_ratio: float = 4.0
     drop_path: float = 0.0
     dtype: DTypeLike = jnp.float32
-    activation: str = "gelu"
     epsilon: float = 1e-6
+    activation: str = "gelu"
 
     @nn.compact
     def __call__(
