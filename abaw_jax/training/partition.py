@@ -33,6 +33,8 @@ RULES = (
     # Used anew at each time: where it is split, each time would wait for the others.
     (r"(.*/)?encoder_[^/]+/layers_\d+/kernel", P()),
     (r"(.*/)?tcn/layers_\d+/conv[12]/kernel", P(None, None, "fsdp")),
+    # The convolutional encoders, which are small.
+    (r"(.*/)?encoder/(.*/)?(conv(_\d+)?|reduce|expand(_rows|_columns)?|widen|embed)/kernel", P()),
     (r"(.*/)?(decoder_embed|head(_[a-z\d]+)?(/fc[12])?)/kernel", P("fsdp", None)),
 )
 
