@@ -25,6 +25,12 @@ FOLDER = pathlib.Path(__file__).resolve().parent.parent / "benchmarks"
             ("--cases", "tiny", "--steps", "1", "--threads", "1"),
             "sequence-step-tiny",
         ),
+        ("cnn_step.py", ("--cases", "tiny-1", "--steps", "1", "--threads", "1"), "cnn-tiny-1"),
+        (
+            "cnn_step.py",
+            ("--cases", "tiny-train", "--steps", "1", "--threads", "1"),
+            "cnn-tiny-train",
+        ),
         (
             "sound_step.py",
             ("--cases", "tiny", "--steps", "1", "--threads", "1"),
