@@ -10,28 +10,34 @@ from jaxtyping import Bool, Float, Float32
 from abaw_jax.models.layers import AnyArray, BatchNorm, Dense, Dropout, LayerNorm
 
 BETWEEN = ("norm", "relu")
-# Tokens of an encoder, CLS first, (B, 1 + N, D) -> (B, D).
-POOLINGS = {
-    "mean": lambda tokens: tokens[:, 1:].mean(axis=1),
-    "cls": lambda tokens: tokens[:, 0],
-}
+POOLINGS = ("mean", "cls", "norm_mean")
 
 
-def pool_tokens(tokens: Float[AnyArray, "B *N D"], pooling: str) -> Float[jax.Array, "B D"]:
-    """The feature of each image, normed by `fc_norm` of the module that calls it.
+def pool_tokens(
+    tokens: Float[AnyArray, "B *N D"], pooling: str, epsilon: float = 1e-6
+) -> Float[jax.Array, "B D"]:
+    """The feature of each image from its tokens, CLS first, normed by `fc_norm` of the module that
+    calls it.
 
-    pooling "mean": mean of the patch tokens (MAE's `global_pool`); "cls": the CLS token; "none":
-    the encoder pools by itself, as the convolutional ones do, and its feature is taken as it is.
+    pooling "mean": mean of the patch tokens (MAE's `global_pool`); "cls": the CLS token;
+    "norm_mean": mean of the patch tokens, each of them normed; "none": the encoder pools by itself,
+    as the convolutional ones do, and its feature is taken as it is.
     """
     if pooling == "none":
         return tokens
-    return LayerNorm(epsilon=1e-6, name="fc_norm")(POOLINGS[pooling](tokens))
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling {pooling!r}; expected one of {POOLINGS}")
+    norm = LayerNorm(epsilon=epsilon, name="fc_norm")
+    if pooling == "norm_mean":
+        return norm(tokens)[:, 1:].mean(axis=1)
+    return norm(tokens[:, 0] if pooling == "cls" else tokens[:, 1:].mean(axis=1))
 
 
 class FrameClassifier(nn.Module):
     """Encoder, pooled and projected: images (B, S, S, 3) -> logits (B, C), features (B, D).
 
     encoder: (images, train) -> tokens (B, 1 + N, D), CLS first, or features (B, D).
+    outputs: 0 for no head: logits (B, 0).
     pooling: as `pool_tokens`.
     also: (name, outputs) of further heads on the same features; their logits follow in C.
     """
@@ -46,7 +52,11 @@ class FrameClassifier(nn.Module):
     def __call__(
         self, images: Float[AnyArray, "B S S 3"], *, train: bool = False
     ) -> tuple[Float32[jax.Array, "B C"], Float32[jax.Array, "B D"]]:
-        features = pool_tokens(self.encoder(images, train=train), self.pooling)
+        tokens = self.encoder(images, train=train)
+        epsilon = 1e-6 if self.pooling == "none" else self.encoder.epsilon
+        features = pool_tokens(tokens, self.pooling, epsilon)
+        if not self.outputs:
+            return jnp.zeros((len(features), 0), jnp.float32), features
         dropped = Dropout(self.dropout)(features, train=train)
         # A head that starts near zero, as in MAE's fine-tuning code: first steps leave the
         # pre-trained encoder alone.

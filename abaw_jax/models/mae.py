@@ -75,7 +75,8 @@ class MAE(nn.Module):
         dtype = self.encoder.dtype
         keep, restore, mask = random_mask(noise, self.mask_ratio)
         tokens = self.encoder(images, keep, train=train)
-        tokens = LayerNorm(epsilon=1e-6, dtype=dtype, name="norm")(tokens)
+        epsilon = self.encoder.epsilon
+        tokens = LayerNorm(epsilon=epsilon, dtype=dtype, name="norm")(tokens)
         x = Dense(self.decoder_width, kernel_init=xavier, dtype=dtype, name="decoder_embed")(tokens)
         mask_token = self.param(
             "mask_token", nn.initializers.normal(0.02), (1, 1, self.decoder_width)
@@ -89,8 +90,11 @@ class MAE(nn.Module):
         x = jnp.concatenate([cls_token, x], axis=1)
         x = x + jnp.asarray(sincos_2d(self.encoder.grid, self.decoder_width), dtype)
         for i in range(self.decoder_depth):
-            x = Block(self.decoder_heads, dtype=dtype, name=f"decoder_blocks_{i}")(x, train)
-        x = LayerNorm(epsilon=1e-6, dtype=dtype, name="decoder_norm")(x)
+            block = Block(
+                self.decoder_heads, dtype=dtype, epsilon=epsilon, name=f"decoder_blocks_{i}"
+            )
+            x = block(x, train)
+        x = LayerNorm(epsilon=epsilon, dtype=dtype, name="decoder_norm")(x)
         pixels = 3 * self.encoder.patch_size**2
         x = Dense(pixels, kernel_init=xavier, dtype=dtype, name="decoder_pred")(x)
         return x[:, 1:], mask

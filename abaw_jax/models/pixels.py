@@ -46,5 +46,5 @@ class PixelSequenceModel(nn.Module):
         self, image: Float[AnyArray, "B T S S 3"], seen: Bool[AnyArray, "B T"], train: bool
     ) -> Float32[jax.Array, "B T D"]:
         tokens = self.encoder(image.reshape(-1, *image.shape[2:]), train=train)
-        features = pool_tokens(tokens, self.pooling).astype(jnp.float32)
+        features = pool_tokens(tokens, self.pooling, self.encoder.epsilon).astype(jnp.float32)
         return jnp.where(seen[..., None], features.reshape(*seen.shape, -1), 0.0)

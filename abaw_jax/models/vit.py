@@ -1,6 +1,7 @@
 """Vision transformer (Dosovitskiy et al. 2021) in the form that masked autoencoders use.
 
-Pre-norm blocks, LayerNorm eps 1e-6, exact GELU, bias on every projection, fixed sin-cos positions.
+Pre-norm blocks, LayerNorm eps 1e-6, exact GELU, bias on every projection, fixed sin-cos positions;
+learned ones and another eps for weights that were trained with them.
 """
 
 import flax.linen as nn
@@ -21,6 +22,7 @@ from abaw_jax.models.layers import (
     xavier,
 )
 
+POSITIONS = ("sincos", "learned")
 # Width, depth and heads by size: Ti and S of Touvron et al. 2021 (DeiT), the others of
 # Dosovitskiy et al. 2021, table 1. Any of them takes any patch and image size.
 SIZES = {
@@ -74,6 +76,8 @@ class ViT(nn.Module):
     `drop_path` is the rate of the last block; it grows linearly from 0 at the first.
     With `keep` (B, K), indices of patches, only those are encoded: tokens (B, 1 + K, D).
     `remat` recomputes each block in the backward pass instead of storing it.
+    positions: "sincos" (fixed), or "learned": the parameter `pos_embed` (1, 1 + N, D), CLS first.
+    epsilon: that of all LayerNorms, of those above the encoder too.
     """
 
     image_size: int
@@ -85,6 +89,8 @@ class ViT(nn.Module):
     drop_path: float = 0.0
     remat: bool = False
     dtype: DTypeLike = jnp.float32
+    positions: str = "sincos"
+    epsilon: float = 1e-6
 
     @property
     def grid(self) -> int:
@@ -106,7 +112,7 @@ class ViT(nn.Module):
         patches = patchify(images.astype(self.dtype), self.patch_size)
         if patches.shape[1] != self.grid**2:
             raise ValueError(f"images of shape {images.shape}, not of {self.image_size} pixels")
-        positions = jnp.asarray(sincos_2d(self.grid, self.width), self.dtype)
+        positions = jnp.asarray(self._positions(), self.dtype)
         embed = Dense(self.width, kernel_init=xavier, dtype=self.dtype, name="patch_embed")
         if keep is None:
             x = embed(patches) + positions[1:]
@@ -121,5 +127,15 @@ class ViT(nn.Module):
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         for i in range(self.depth):
             rate = self.drop_path * i / max(self.depth - 1, 1)
-            x = block(self.heads, self.mlp_ratio, rate, self.dtype, name=f"blocks_{i}")(x, train)
+            options = (self.heads, self.mlp_ratio, rate, self.dtype, self.epsilon)
+            x = block(*options, name=f"blocks_{i}")(x, train)
         return x
+
+    def _positions(self) -> Float[AnyArray, "_ D"]:
+        """(1 + N, D), CLS first."""
+        if self.positions not in POSITIONS:
+            raise ValueError(f"positions {self.positions!r}; expected one of {POSITIONS}")
+        if self.positions == "sincos":
+            return sincos_2d(self.grid, self.width)
+        shape = (1, 1 + self.grid**2, self.width)
+        return self.param("pos_embed", nn.initializers.normal(0.02), shape)[0]

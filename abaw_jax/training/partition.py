@@ -18,7 +18,7 @@ BATCH = P(("data", "fsdp"))
 # those that may take features as they come, of any width, the other; `tensor` heads and the hidden
 # side of an MLP; what is small is repeated on every device.
 RULES = (
-    (r"(.*/)?(bias|scale|negative_slope|cls_token|mask_token)", P()),
+    (r"(.*/)?(bias|scale|negative_slope|cls_token|mask_token|pos_embed)", P()),
     (r"(.*/)?fuse/local/kernel", P()),
     (r"(.*/)?attn/qkv/kernel", P("fsdp", None, "tensor", None)),
     (r"(.*/)?attn/proj/kernel", P("tensor", None, "fsdp")),

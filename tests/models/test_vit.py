@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from abaw_jax.models.heads import FrameClassifier
+from abaw_jax.models.heads import POOLINGS, FrameClassifier
+from abaw_jax.models.layers import sincos_2d
 from abaw_jax.models.mae import MAE
 from abaw_jax.models.vit import SIZES, Block, ViT, patchify, unpatchify
 
@@ -140,3 +141,36 @@ def test_an_image_of_another_size_is_refused():
         ViT(**SMALL).init(jax.random.key(0), images(size=20))
     with pytest.raises(ValueError, match="18 is not a multiple of patch size 4"):
         ViT(**{**SMALL, "image_size": 18}).init(jax.random.key(0), images(size=16))
+
+
+def test_learned_positions_are_added_to_the_tokens():
+    fixed, learned = ViT(**SMALL), ViT(**SMALL, positions="learned")
+    params = learned.init(jax.random.key(0), images())["params"]
+    assert params.pop("pos_embed").shape == (1, 17, 16)
+    table = sincos_2d(4, 16)[None]
+    given = {"params": {**params, "pos_embed": table}}
+    expected = fixed.apply({"params": params}, images())
+    np.testing.assert_allclose(learned.apply(given, images()), expected, atol=1e-6)
+    moved = learned.apply({"params": {**params, "pos_embed": table + 0.5}}, images())
+    assert np.abs(moved - expected).max() > 0.1
+    kept = np.array([[3, 0], [5, 9]])
+    np.testing.assert_allclose(
+        learned.apply(given, images(), kept), fixed.apply({"params": params}, images(), kept),
+        atol=1e-6,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="positions 'none'; expected one of"):
+        ViT(**SMALL, positions="none").init(jax.random.key(0), images())
+
+
+def test_poolings_of_normed_tokens():
+    """Of a norm that changes nothing but scale, the mean of normed tokens is not the normed mean."""
+    made = {name: FrameClassifier(ViT(**SMALL), 0, name) for name in POOLINGS}
+    variables = made["mean"].init(jax.random.key(0), images())
+    assert set(variables["params"]) == {"encoder", "fc_norm"}  # no head
+    tokens = np.asarray(ViT(**SMALL).apply({"params": variables["params"]["encoder"]}, images()))
+    normed = tokens - tokens.mean(-1, keepdims=True)
+    normed = normed / np.sqrt(np.square(normed).mean(-1, keepdims=True) + 1e-6)
+    for name, expected in {"cls": normed[:, 0], "norm_mean": normed[:, 1:].mean(1)}.items():
+        logits, features = made[name].apply(variables, images())
+        assert logits.shape == (2, 0)
+        np.testing.assert_allclose(features, expected, atol=1e-5)
