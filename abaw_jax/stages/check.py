@@ -13,6 +13,7 @@ from abaw_jax.evaluation.ensemble import METHODS
 from abaw_jax.evaluation.scenes import read_scenes
 from abaw_jax.evaluation.smoothing import smoothing_grid
 from abaw_jax.evaluation.stacking import is_choice
+from abaw_jax.models.heads import POOLINGS
 from abaw_jax.recipe import Context
 from abaw_jax.stages.check_sequence import check_sequence
 from abaw_jax.stages.class_weights import WEIGHT_RULES, parse_weight_rule
@@ -43,7 +44,7 @@ MOST_VIDEOS = 12  # that a report shows over time
 CHOICES = {
     "image.normalise": NORMALISATIONS,
     "encoder.dtype": DTYPES,
-    "finetune.pooling": ("mean", "cls"),
+    "finetune.pooling": POOLINGS,
 }
 COUNTS = (
     "image.size",
