@@ -163,7 +163,7 @@ def test_learned_positions_are_added_to_the_tokens():
 
 
 def test_poolings_of_normed_tokens():
-    """Of a norm that changes nothing but scale, the mean of normed tokens is not the normed mean."""
+    """The mean of normed tokens is not the normed mean."""
     made = {name: FrameClassifier(ViT(**SMALL), 0, name) for name in POOLINGS}
     variables = made["mean"].init(jax.random.key(0), images())
     assert set(variables["params"]) == {"encoder", "fc_norm"}  # no head
