@@ -1,0 +1,235 @@
+"""The architectures whose public weights are read and written: one entry of one dict for each.
+
+A **description** says all of a converted model that its arrays do not; it is the model's
+config.json:
+
+    kind          "converted"
+    architecture  a key of `ARCHITECTURES`
+    model         sizes, as the architecture's entry finds them
+    image         of one that sees images: size, normalise, mean and std, as a recipe's config
+    classes       names of its outputs in their order; [] without a classifier
+    source        where it comes from; see `interop/convert.py`
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from abaw_jax.errors import InputError, unknown_name
+from abaw_jax.interop.keymap import Rule, Shape
+from abaw_jax.interop.keys import vit
+from abaw_jax.interop.positions import resize_positions
+from abaw_jax.models.heads import FrameClassifier
+from abaw_jax.models.layers import sincos_2d
+from abaw_jax.models.mae import MAE
+from abaw_jax.models.vit import ViT
+
+Sizes = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """How one library names an architecture's tensors.
+
+    marks: tensors that are all there in this form alone. rules: sizes -> rules of `keymap`.
+    ignored: patterns of names that hold no weights of the model.
+    """
+
+    marks: tuple[str, ...]
+    rules: Callable[[Sizes], Sequence[Rule]]
+    ignored: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What is known of an architecture.
+
+    sizes: (tensors' shapes, name of the form, what is said beside the tensors, source's name) ->
+        sizes, as JSON has them; `outputs` of a classifier among them.
+    module: sizes -> the module.
+    example: sizes -> what the module is called with, one example, as shapes and types.
+    apply: (module, variables, inputs) -> {'features': (B, D), 'logits': (B, C), ...}.
+    forms: by name, in the order in which they are tried; the first is that of models trained here.
+    head: pattern of the tensors that go when the classifier is dropped.
+    inputs: "image", for uint8 images that are normalised first, or what else the module takes.
+    normalise: a key of `NORMALISED`; "" where weights in this form come with several.
+    fixed: sizes -> tables, by path, that files hold and the module computes.
+    resize: (arrays by path, sizes, image size) -> both for another image size; by default the
+        arrays are of any. Raises InputError where it cannot be done.
+    """
+
+    sizes: Callable[[Mapping[str, Shape], str, Mapping[str, Any], str], Sizes]
+    module: Callable[[Sizes], nn.Module]
+    example: Callable[[Sizes], tuple[jax.ShapeDtypeStruct, ...]]
+    apply: Callable[[nn.Module, Any, Any], dict[str, jax.Array]]
+    forms: dict[str, Form]
+    head: str
+    inputs: str = "image"
+    normalise: str = ""
+    fixed: Callable[[Sizes], Arrays] = lambda sizes: {}
+    resize: Callable[[Arrays, Sizes, int], tuple[Arrays, Sizes]] = lambda arrays, sizes, size: (
+        arrays,
+        {**sizes, "image_size": size},
+    )
+
+
+def _make_vit(sizes: Sizes) -> ViT:
+    keys = ("image_size", "patch_size", "width", "depth", "heads", "mlp_ratio", "positions")
+    return ViT(**{key: sizes[key] for key in keys}, epsilon=sizes["epsilon"])
+
+
+def _make_mae(sizes: Sizes) -> MAE:
+    keys = ("decoder_width", "decoder_depth", "decoder_heads")
+    return MAE(_make_vit(sizes), **{key: sizes[key] for key in keys})
+
+
+def _example_image(sizes: Sizes) -> tuple[jax.ShapeDtypeStruct, ...]:
+    return (jax.ShapeDtypeStruct((1, sizes["image_size"], sizes["image_size"], 3), jnp.float32),)
+
+
+def _example_mae(sizes: Sizes) -> tuple[jax.ShapeDtypeStruct, ...]:
+    patches = (sizes["image_size"] // sizes["patch_size"]) ** 2
+    return (*_example_image(sizes), jax.ShapeDtypeStruct((1, patches), jnp.float32))
+
+
+def _classify(module: nn.Module, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+    logits, features = module.apply(variables, images)
+    return {"features": features, "logits": logits}
+
+
+def _encode(module: MAE, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+    """The whole image through the encoder and its norm: tokens, and the mean of the patches'."""
+    encoder = FrameClassifier(module.encoder, 0, "norm_mean")
+    params = variables["params"]
+    given = {"encoder": params["encoder"], "fc_norm": params["norm"]}
+    return {"features": encoder.apply({"params": given}, images)[1]}
+
+
+def _vit_fixed(sizes: Sizes) -> Arrays:
+    if sizes["positions"] != "sincos":
+        return {}
+    grid = sizes["image_size"] // sizes["patch_size"]
+    return {"params/encoder/pos_embed": sincos_2d(grid, sizes["width"])[None]}
+
+
+def _mae_fixed(sizes: Sizes) -> Arrays:
+    grid = sizes["image_size"] // sizes["patch_size"]
+    table = sincos_2d(grid, sizes["decoder_width"])[None]
+    return {**_vit_fixed(sizes), "params/decoder_pos_embed": table}
+
+
+def _resize_vit(arrays: Arrays, sizes: Sizes, size: int) -> tuple[Arrays, Sizes]:
+    """The table of positions becomes a learned one, as fixed ones are resized too."""
+    patch, path = sizes["patch_size"], "params/encoder/pos_embed"
+    if size % patch:
+        raise InputError(f"--image_size={size}: no multiple of the patches' {patch} pixels")
+    table = (arrays | _vit_fixed(sizes))[path]
+    resized = {**arrays, path: resize_positions(table, size // patch)}
+    return resized, {**sizes, "image_size": size, "positions": "learned"}
+
+
+def _resize_mae(arrays: Arrays, sizes: Sizes, size: int) -> tuple[Arrays, Sizes]:
+    raise InputError(
+        f"--image_size={size}: an autoencoder's decoder is of {sizes['image_size']} pixels; leave "
+        "it out with --drop_head"
+    )
+
+
+def _block_mark(name: str) -> tuple[str, ...]:
+    names = vit.NAMES[name]
+    part = names.parts["attn/qkv"]
+    first = part if isinstance(part, str) else part[0]
+    return names.cls_token, f"{names.block.format(i=0)}{first}.weight"
+
+
+def _vit_form(name: str) -> Form:
+    return Form(_block_mark(name), lambda sizes: vit.vit_rules(name, sizes["pooling"]), vit.IGNORED)
+
+
+def _mae_form(name: str) -> Form:
+    names = vit.NAMES[name]
+    decoder = f"{names.decoder_block.format(i=0)}{names.decoder_parts['norm1']}.weight"
+    return Form((*_block_mark(name), decoder), lambda sizes: vit.mae_rules(name))
+
+
+# What is tried first stands first.
+ARCHITECTURES = {
+    "mae": Architecture(
+        sizes=vit.mae_sizes,
+        module=_make_mae,
+        example=_example_mae,
+        apply=_encode,
+        forms={name: _mae_form(name) for name in vit.NAMES if not name.endswith("bare")},
+        head=vit.DECODER,
+        fixed=_mae_fixed,
+        resize=_resize_mae,
+    ),
+    "vit": Architecture(
+        sizes=vit.vit_sizes,
+        module=lambda sizes: FrameClassifier(
+            _make_vit(sizes), sizes["outputs"], sizes["pooling"]
+        ),
+        example=_example_image,
+        apply=_classify,
+        forms={name: _vit_form(name) for name in vit.NAMES},
+        head=vit.HEAD,
+        fixed=_vit_fixed,
+        resize=_resize_vit,
+    ),
+}  # fmt: skip
+
+# Pixels from 0 to 1 less the mean, by the deviation. face_mae: of the public face-MAE weights.
+NORMALISED = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "face_mae": ((0.49895147, 0.41043906, 0.36561476), (0.29708471, 0.26990031, 0.26525996)),
+}
+# Orders of outputs that published weights have, by the names that the tracks give the classes.
+CLASSES = {
+    "affectnet8": (
+        "Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger", "Contempt",
+    ),
+    "affectnet7": ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger"),
+    "alphabetical8": (
+        "Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise",
+    ),
+}  # fmt: skip
+
+
+def recognise(names: Sequence[str], kind: str | None, source: str) -> tuple[str, str]:
+    """(key of `ARCHITECTURES`, key of its forms) of tensors with these names.
+
+    kind: the architecture, if it is said. Raises InputError where none has such names.
+    """
+    if kind and kind not in ARCHITECTURES:
+        raise unknown_name("--kind", kind, "an architecture", ARCHITECTURES)
+    present = set(names)
+    for key, architecture in ARCHITECTURES.items():
+        if kind and key != kind:
+            continue
+        for form, known in architecture.forms.items():
+            if present.issuperset(known.marks):
+                return key, form
+    some = ", ".join(sorted(present)[:4])
+    raise InputError(
+        f"{source}: tensors of no architecture that is known ({some}, ...); expected "
+        f"{kind or 'one of ' + ', '.join(ARCHITECTURES)}"
+    )
+
+
+def make_shapes(architecture: Architecture, sizes: Sizes) -> dict[str, Any]:
+    """The variables of the module as a tree of shapes; tables that it computes are none of them."""
+    key = jax.random.key(0)
+    return jax.eval_shape(architecture.module(sizes).init, key, *architecture.example(sizes))
+
+
+def is_ignored(form: Form, name: str) -> bool:
+    """Whether a tensor holds no weights of the model."""
+    return any(re.fullmatch(pattern, name) for pattern in form.ignored)
