@@ -178,7 +178,7 @@ ARCHITECTURES = {
         ),
         example=_example_image,
         apply=_classify,
-        forms={name: _vit_form(name) for name in vit.NAMES},
+        forms={name: _vit_form(name) for name in vit.NAMES if name != "transformers_5"},
         head=vit.HEAD,
         fixed=_vit_fixed,
         resize=_resize_vit,

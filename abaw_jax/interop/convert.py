@@ -53,6 +53,8 @@ from abaw_jax.interop.tensors import (
 
 ASIDE = "source.safetensors"
 KIND = "converted"
+# By how much tables of numbers up to 1 may differ that are to be the same.
+ROUNDING = {"float32": 1e-5, "float16": 1e-3, "bfloat16": 8e-3}
 # What becomes float32 without loss.
 SHORT = {str(np.dtype(kind)): np.dtype(kind) for kind in (np.float32, np.float16, BFLOAT16)}
 
@@ -283,14 +285,18 @@ def _read(
     expected = traverse_util.flatten_dict(make_shapes(architecture, computed), sep="/")
     shapes = {path: array.shape for path, array in (expected | fixed).items()}
     arrays = read_tensors(wide, form.rules(computed), shapes, source, form.ignored)
-    same = {path for path, table in fixed.items() if np.allclose(arrays[path], table, atol=1e-5)}
+    same = set()
+    for path, table in fixed.items():
+        (name,) = write_tensors({path: table}, form.rules(computed))
+        if np.allclose(arrays[path], table, atol=ROUNDING[str(tensors[name].dtype)]):
+            same.add(path)
     if "params/encoder/pos_embed" not in same:
         computed = sizes
     rules = form.rules(computed)
     if odd := {path: arrays[path] for path in architecture.fixed(computed).keys() - same}:
         raise InputError(
-            f"{source}: {', '.join(write_tensors(odd, rules))} is not the table of sines and cosines that MAE has fixed; "
-            "leave the decoder out with --drop_head"
+            f"{source}: {', '.join(write_tensors(odd, rules))} is not the table of sines and "
+            "cosines that MAE has fixed; leave the decoder out with --drop_head"
         )
     names = write_tensors({path: arrays[path] for path in same}, rules)
     return {p: a for p, a in arrays.items() if p not in same}, computed, list(names)

@@ -1,0 +1,40 @@
+"""Weights as other libraries publish them, as small as they come, drawn at random."""
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from abaw_jax.interop.architectures import ARCHITECTURES, make_shapes
+from abaw_jax.interop.convert import to_tensors
+
+_VIT = {
+    "patch_size": 4, "image_size": 16, "width": 16, "depth": 2, "heads": 2, "mlp_ratio": 4.0,
+    "epsilon": 1e-6, "positions": "learned",
+}  # fmt: skip
+# Sizes of every architecture that is read.
+SIZES = {
+    "mae": {**_VIT, "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2},
+    "vit": {**_VIT, "pooling": "cls", "outputs": 3},
+}
+# What is asked for of what tensors do not show.
+GIVEN = {
+    "mae": {"normalise": "half", "heads": 2, "decoder_heads": 2, "epsilon": 1e-6},
+    "vit": {"normalise": "half", "heads": 2, "epsilon": 1e-6, "classes": ["a", "b", "c"]},
+}
+# Tensors that hold no weights, by the forms that have any.
+FURTHER = {
+    ("vit", "transformers_bare"): {
+        "pooler.dense.weight": np.ones((16, 16), np.float32),
+        "pooler.dense.bias": np.ones(16, np.float32),
+    },
+}
+
+
+def small_source(key, form, kind=np.float32):
+    """Tensors of an architecture by the names of a form, in a type."""
+    architecture, sizes, rng = ARCHITECTURES[key], SIZES[key], np.random.default_rng(0)
+    shapes = flatten_dict(make_shapes(architecture, sizes), sep="/")
+    arrays = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
+    description = {"architecture": key, "model": sizes, "source": {"form": form}}
+    tensors = to_tensors(arrays, description) | FURTHER.get((key, form), {})
+    return {name: array.astype(kind) for name, array in tensors.items()}
