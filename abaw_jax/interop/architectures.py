@@ -39,12 +39,14 @@ class Form:
     """How one library names an architecture's tensors.
 
     marks: tensors that are all there in this form alone. rules: sizes -> rules of `keymap`.
-    ignored: patterns of names that hold no weights of the model.
+    ignored: patterns of names that hold no weights of the model. files: description -> what
+    the library has beside weights, as JSON by the files' names.
     """
 
     marks: tuple[str, ...]
     rules: Callable[[Sizes], Sequence[Rule]]
     ignored: tuple[str, ...] = ()
+    files: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda description: {"config.json": {}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,14 +151,24 @@ def _block_mark(name: str) -> tuple[str, ...]:
     return names.cls_token, f"{names.block.format(i=0)}{first}.weight"
 
 
+def _vit_files(name: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    return vit.timm_files if name == "timm" else vit.transformers_files
+
+
 def _vit_form(name: str) -> Form:
-    return Form(_block_mark(name), lambda sizes: vit.vit_rules(name, sizes["pooling"]), vit.IGNORED)
+    return Form(
+        _block_mark(name),
+        lambda sizes: vit.vit_rules(name, sizes["pooling"]),
+        vit.IGNORED,
+        _vit_files(name),
+    )
 
 
 def _mae_form(name: str) -> Form:
     names = vit.NAMES[name]
     decoder = f"{names.decoder_block.format(i=0)}{names.decoder_parts['norm1']}.weight"
-    return Form((*_block_mark(name), decoder), lambda sizes: vit.mae_rules(name))
+    marks = (*_block_mark(name), decoder)
+    return Form(marks, lambda sizes: vit.mae_rules(name), files=_vit_files(name))
 
 
 # What is tried first stands first.

@@ -125,11 +125,24 @@ def save_export(
     save_model(folder, variables, config)
     if not stablehlo:
         return
+    save_program(folder, _prediction(task), variables, lambda b: example_inputs(config, b))
+
+
+def save_program(
+    folder: pathlib.Path,
+    function: Callable[[Any, Any], Any],
+    variables: dict[str, Any],
+    make_inputs: Callable[[Any], Any],
+) -> None:
+    """Write (variables, inputs) -> outputs as a program.
+
+    make_inputs: number of examples -> shapes of the inputs; the program takes any number.
+    """
     (batch,) = jax.export.symbolic_shape("b")
     with _no_source_places():
-        program = jax.export.export(jax.jit(_prediction(task)), platforms=PLATFORMS)(
+        program = jax.export.export(jax.jit(function), platforms=PLATFORMS)(
             jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), variables),
-            example_inputs(config, batch),
+            make_inputs(batch),
         )
     with atomic_write(folder / PROGRAM) as file:
         file.write(program.serialize())

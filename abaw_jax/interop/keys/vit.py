@@ -216,6 +216,76 @@ def mae_sizes(
     }
 
 
+def transformers_files(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What transformers makes the model of a description with, and prepares images by."""
+    sizes, classes, image = description["model"], description["classes"], description["image"]
+    mae = "decoder_width" in sizes
+    config = {
+        "architectures": [
+            "ViTMAEForPreTraining"
+            if mae
+            else "ViTForImageClassification"
+            if classes
+            else "ViTModel"
+        ],
+        "model_type": "vit_mae" if mae else "vit",
+        "hidden_size": sizes["width"],
+        "num_hidden_layers": sizes["depth"],
+        "num_attention_heads": sizes["heads"],
+        "intermediate_size": round(sizes["width"] * sizes["mlp_ratio"]),
+        "hidden_act": "gelu",
+        "layer_norm_eps": sizes["epsilon"],
+        "image_size": sizes["image_size"],
+        "patch_size": sizes["patch_size"],
+        "num_channels": 3,
+        "qkv_bias": True,
+    }
+    if mae:
+        config |= {
+            "decoder_hidden_size": sizes["decoder_width"],
+            "decoder_num_hidden_layers": sizes["decoder_depth"],
+            "decoder_num_attention_heads": sizes["decoder_heads"],
+            "decoder_intermediate_size": 4 * sizes["decoder_width"],
+        }
+    if classes:
+        config["id2label"] = {str(i): name for i, name in enumerate(classes)}
+        config["label2id"] = {name: i for i, name in enumerate(classes)}
+    files = {"config.json": config}
+    if "mean" in image:
+        files["preprocessor_config.json"] = {
+            "image_processor_type": "ViTImageProcessor",
+            "do_resize": True,
+            "do_rescale": True,
+            "do_normalize": True,
+            "size": {"height": image["size"], "width": image["size"]},
+            "image_mean": image["mean"],
+            "image_std": image["std"],
+        }
+    return files
+
+
+def timm_files(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What timm.models.VisionTransformer is made with, and what timm says of pixels; MAE's code
+    has no such file."""
+    sizes, image = description["model"], description["image"]
+    own = {key: sizes[key] for key in ("patch_size", "depth", "mlp_ratio")}
+    config = {
+        "model_args": {
+            "img_size": sizes["image_size"], "embed_dim": sizes["width"],
+            "num_heads": sizes["heads"], **own,
+        },
+        "num_classes": len(description["classes"]),
+        "label_names": description["classes"],
+        "num_attention_heads": sizes["heads"],
+        "layer_norm_eps": sizes["epsilon"],
+        "pretrained_cfg": {
+            "input_size": [3, image["size"], image["size"]],
+            **{key: image[key] for key in ("mean", "std") if key in image},
+        },
+    }  # fmt: skip
+    return {"config.json": config}
+
+
 def _first(block: str, part: Any) -> str:
     return f"{block.format(i=0)}{part}.weight"
 
