@@ -2,7 +2,7 @@
 
     python tests/golden/make_golden_vit.py [FOLDER]
 
-needs torch, transformers and timm (the package's `torch` extra) and not the package. Each case is
+needs torch, transformers and timm (the package's `parity` extra) and not the package. Each case is
 a model of a library at a reduced size, its weights drawn by `drawn` from their names and shapes,
 which the file holds as the library writes them; then images uint8 (2, 16, 16, 3), normalised to
 [-1, 1], and what is found. Cases of transformers are loaded from a file with the drawn tensors, but
