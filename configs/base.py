@@ -208,6 +208,8 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         drop_path=0.05,
         dtype="float32",
         remat=False,
+        positions="sincos",  # MAE's fixed table; learned: as most public ViTs
+        epsilon=1e-6,  # of the layer norms; 1e-12 in transformers' ViTs
     ))  # fmt: skip
     config.pretrain = ConfigDict(dict(
         corpora=ConfigDict(),  # more image sets by name: {kind, ...} as `corpus`
@@ -234,6 +236,9 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         # The folder of a finished run, or of its finetune/model: that encoder is taken as it is,
         # and neither pre-training nor fine-tuning takes place. Of any track and corpus.
         encoder="",
+        # The folder of converted public weights (`python -m abaw_jax.convert`): the encoder starts
+        # from them, and there is no pre-training.
+        start="",
         pooling="mean",
         dropout=0.1,
         also=ConfigDict(),  # further tracks by key, each with the loss that it has; see `together`

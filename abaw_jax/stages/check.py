@@ -14,6 +14,7 @@ from abaw_jax.evaluation.scenes import read_scenes
 from abaw_jax.evaluation.smoothing import smoothing_grid
 from abaw_jax.evaluation.stacking import is_choice
 from abaw_jax.models.heads import POOLINGS
+from abaw_jax.models.vit import POSITIONS
 from abaw_jax.recipe import Context
 from abaw_jax.stages.check_sequence import check_sequence
 from abaw_jax.stages.class_weights import WEIGHT_RULES, parse_weight_rule
@@ -32,6 +33,7 @@ from abaw_jax.stages.parts import (
 )
 from abaw_jax.stages.pixels import check_pixels
 from abaw_jax.stages.prepare import make_cleaning
+from abaw_jax.stages.start import check_start
 from abaw_jax.stages.text import check_texts
 from abaw_jax.stages.views import check_views
 from abaw_jax.tasks.goals import check_tracks
@@ -44,6 +46,7 @@ MOST_VIDEOS = 12  # that a report shows over time
 CHOICES = {
     "image.normalise": NORMALISATIONS,
     "encoder.dtype": DTYPES,
+    "encoder.positions": POSITIONS,
     "finetune.pooling": POOLINGS,
 }
 COUNTS = (
@@ -110,6 +113,7 @@ def check_config(config: Any, mesh: Mesh) -> None:
     _check_frozen(config)
     check_views(config)
     check_encoder(config)
+    check_start(config)
     check_modalities(config)
     check_pixels(config)
     check_sequence(config)
@@ -200,7 +204,8 @@ def _check_frozen(config: Any) -> None:
         raise InputError(
             f"config.finetune.frozen_blocks: {count}; expected 0 to config.encoder.depth = {depth}"
         )
-    if count and not config.pretrain.epochs and not config.finetune.encoder:
+    section, trained = config.finetune, config.pretrain.epochs
+    if count and not (trained or section.encoder or section.start):
         raise InputError(
             f"config.finetune.frozen_blocks: {count} blocks that nothing has trained; set it to 0, "
             "or config.pretrain.epochs above 0"

@@ -65,6 +65,8 @@ def make_encoder(config: Any) -> ViT:
         drop_path=section.drop_path,
         remat=section.remat,
         dtype=DTYPES[section.dtype],
+        positions=section.get("positions", "sincos"),
+        epsilon=section.get("epsilon", 1e-6),
     )
 
 
