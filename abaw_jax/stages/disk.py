@@ -12,6 +12,7 @@ from abaw_jax.recipe import Context
 from abaw_jax.stages import prepare
 from abaw_jax.stages.encoder import given_folder
 from abaw_jax.stages.sources import FILES
+from abaw_jax.stages.start import start_folder
 from abaw_jax.stages.text import is_learnt
 from abaw_jax.stages.text_training import SIZE
 
@@ -37,7 +38,10 @@ def _senses(context: Context) -> dict[str, str]:
 
 
 def _encoder(context: Context) -> dict[str, str]:
-    """The weights of a given encoder, which may not be this run's own."""
+    """The weights of a given encoder, which may not be this run's own, or those it starts from."""
+    if context.config.finetune.get("start"):
+        folder = start_folder(context.config)
+        return {str(folder): content_hash(folder)}
     if not context.config.finetune.encoder:
         return {}
     folder = given_folder(context.config)

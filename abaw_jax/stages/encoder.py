@@ -29,7 +29,8 @@ FITTING = {
 
 def is_pretrained(config: Any) -> bool:
     """Whether the run makes a masked autoencoder, with which its encoder starts."""
-    return bool(config.pretrain.epochs and not config.finetune.encoder)
+    section = config.finetune
+    return bool(config.pretrain.epochs and not section.encoder and not section.get("start"))
 
 
 def frames_track(context: Context) -> Track:

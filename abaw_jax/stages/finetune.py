@@ -5,7 +5,8 @@ Of each further view in `finetune.views` there is one more, finetune/<view>/mode
 Where labels are of clips, crops learn from their clip's label, which need not show in each of them
 (weak labels); clips are scored, each by the mean over its crops.
 
-Each encoder starts from pretrain/model where there is one. The parameters that score best on the
+Each encoder starts from pretrain/model where there is one, or from the public weights that
+`finetune.start` names (`start.py`). The parameters that score best on the
 validation crops are kept. With tracks in `finetune.also` a crop counts for each track that it has a
 label of; the config's own decides which parameters are best. Of another track in its place, and of
 encoders that are finished and not trained here, see `encoder.py`.
@@ -42,6 +43,7 @@ from abaw_jax.stages.parts import (
     section_tracks,
     training_figures,
 )
+from abaw_jax.stages.start import load_start
 from abaw_jax.stages.views import tuning_folder
 from abaw_jax.tasks.task import Task
 from abaw_jax.tracks.targets import find_target
@@ -187,15 +189,19 @@ def late_examples(context: Context) -> np.ndarray | None:
 
 
 def pretrained(context: Context) -> Callable[[Any], Any] | None:
-    """Puts the pre-trained encoder into fresh parameters; None without pre-training."""
+    """Puts the pre-trained encoder, or the given first weights, into fresh parameters; None
+    without either."""
     folder = context.folder("pretrain") / "model"
-    if not is_pretrained(context.config):
+    if context.config.finetune.get("start"):
+        folder, given = context.config.finetune.start, load_start(context.config)
+    elif is_pretrained(context.config):
+        given = {"encoder": load_model(folder)[0]["params"]["encoder"]}
+    else:
         return None
-    encoder = load_model(folder)[0]["params"]["encoder"]
 
     def initial(params: Any) -> Any:
-        check_variables(encoder, params["encoder"], folder)
-        return {**params, "encoder": jax.tree.map(jnp.asarray, encoder)}
+        check_variables(given, {name: params[name] for name in given}, folder)
+        return {**params, **jax.tree.map(jnp.asarray, given)}
 
     return initial
 

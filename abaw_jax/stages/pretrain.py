@@ -2,7 +2,7 @@
 
 The images are the training crops of the corpus and all of `pretrain.corpora`. With 0 epochs
 nothing is trained and fine-tuning starts from random weights; nor is anything trained where
-`finetune.encoder` names an encoder that is finished.
+`finetune.encoder` names an encoder that is finished, or `finetune.start` weights to start from.
 """
 
 from collections.abc import Sequence

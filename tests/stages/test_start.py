@@ -1,0 +1,88 @@
+"""Fine-tuning that starts from converted public weights. Small, no recipe."""
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from abaw_jax.errors import InputError
+from abaw_jax.interop.architectures import ARCHITECTURES, make_shapes
+from abaw_jax.interop.convert import convert, to_tensors
+from abaw_jax.interop.tensors import save_tensors
+from abaw_jax.recipe import Context
+from abaw_jax.stages import disk, finetune
+from abaw_jax.stages.check import check_config
+from abaw_jax.stages.encoder import is_pretrained
+from abaw_jax.stages.parts import make_finetune_task
+from abaw_jax.tracks import TRACKS
+from abaw_jax.training.partition import make_mesh
+from configs import va
+
+SIZES = {
+    "patch_size": 4, "image_size": 8, "width": 8, "depth": 1, "heads": 2, "mlp_ratio": 4.0,
+    "epsilon": 1e-6, "positions": "learned", "pooling": "mean", "outputs": 0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """The folder of a converted encoder whose feature is the mean of its tokens."""
+    folder, rng = tmp_path_factory.mktemp("start"), np.random.default_rng(0)
+    shapes = flatten_dict(make_shapes(ARCHITECTURES["vit"], SIZES), sep="/")
+    arrays = {path: rng.normal(size=s.shape).astype(np.float32) for path, s in shapes.items()}
+    form = {"architecture": "vit", "model": SIZES, "source": {"form": "timm"}}
+    save_tensors(folder / "vit.safetensors", to_tensors(arrays, form))
+    convert(folder / "vit.safetensors", folder / "model", heads=2, normalise="imagenet")
+    return folder / "model"
+
+
+def make_config(start, **encoder):
+    config = va.get_config("tiny").unlock()
+    config.image.size, config.finetune.start = 8, str(start)
+    config.encoder.update(
+        {"patch_size": 4, "width": 8, "depth": 1, "heads": 2, "positions": "learned"} | encoder
+    )
+    return config
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_the_encoder_has_the_given_weights(start, tmp_path, pooling):
+    """And the norm of the feature, if it is the same feature; the head has its own."""
+    config = make_config(start)
+    config.finetune.pooling = pooling
+    check_config(config, make_mesh((1, 1, 1), jax.devices()[:1]))
+    config = ml_collections.FrozenConfigDict(config)
+    assert config.pretrain.epochs and not is_pretrained(config)
+    context = Context(config, tmp_path, make_mesh((1, 1, 1), jax.devices()[:1]))
+    image = {"image": jax.ShapeDtypeStruct((1, 8, 8, 3), np.uint8)}
+    shapes, _ = jax.eval_shape(
+        make_finetune_task(config, TRACKS["va"]).init, jax.random.key(0), image
+    )
+    fresh = jax.tree.map(lambda shape: np.zeros(shape.shape, np.float32), shapes)
+    found = flatten_dict(finetune.pretrained(context)(fresh), sep="/")
+    assert found.keys() == flatten_dict(fresh, sep="/").keys()
+    assert "encoder/pos_embed" in found
+    taken = {path for path, array in found.items() if np.any(array)}
+    norm = {"fc_norm/scale", "fc_norm/bias"} if pooling == "mean" else set()
+    assert taken == {path for path in found if path.startswith("encoder/")} | norm
+    assert list(disk.FOUND["finetune"](context)) == [str(start)]
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "named"),
+    [
+        ("encoder", {"width": 16}, "encoder.width is 16, its own 8"),
+        ("encoder", {"positions": "sincos"}, "encoder.positions is sincos, its own learned"),
+        ("encoder", {"epsilon": 1e-12}, "encoder.epsilon is 1e-12, its own 1e-06"),
+        ("image", {"mean": (0.5, 0.5, 0.5)}, r"image.mean is \(0.5, 0.5, 0.5\), its own \["),
+        ("finetune", {"start": "nowhere"}, "nowhere holds no model.safetensors; name a folder"),
+        ("finetune", {"encoder": "x"}, "x holds neither"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_in_one_line(start, section, changes, named):
+    config = make_config(start)
+    config[section].update(changes)
+    with pytest.raises(InputError, match=named) as caught:
+        check_config(config, make_mesh((1, 1, 1), jax.devices()[:1]))
+    assert "\n" not in str(caught.value) and str(caught.value).startswith("config.")
