@@ -4,7 +4,7 @@
         [--normalise=imagenet|half|face_mae] [--licence=TEXT]
 
 SOURCE is a .safetensors file, the index of several, a file of torch.save (torch must be installed;
-one that would run code is refused), or the folder of one. What it is is found from its tensors:
+one that could run code is refused), or the folder of one. What it is is found from its tensors:
 ViT and masked autoencoders as timm, facebookresearch/mae and transformers name them, and what
 docs/weights.md lists besides. What tensors do not show is read from the config.json beside them,
 or asked for by a flag's name. `abaw_jax.load(DIR)` gives the model as a function.

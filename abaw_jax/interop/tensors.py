@@ -197,7 +197,7 @@ def _refuse_code(path: pathlib.Path) -> None:
             if not _HARMLESS.fullmatch(name) or _HARMFUL.fullmatch(name):
                 shown = name[:100].encode("unicode_escape").decode()
                 raise InputError(
-                    f"{path}: names {shown}, which would run code: not read; have whoever made it "
+                    f"{path}: names {shown}, which could run code: not read; have whoever made it "
                     "save the tensors alone (model.state_dict()), best as .safetensors"
                 )
     except InputError:

@@ -5,6 +5,8 @@ import io
 import json
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 
 import jax.numpy as jnp
@@ -299,12 +301,12 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, protocol):
     else:
         path.write_bytes(pickle.dumps(value, protocol))
     message = refused(path, tmp_path / "model")
-    assert "weights.pth: names posix.system, which would run code: not read" in message
+    assert "weights.pth: names posix.system, which could run code: not read" in message
     assert "model.state_dict()" in message and not trap.exists()
 
 
 def test_torch_files_without_torch(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torch", None)  # as if it were not installed
+    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
     path = torch_file(tmp_path / "weights.pth", collections.OrderedDict())
     assert "torch, which is not installed; pip install torch" in refused(path, tmp_path / "model")
 
@@ -373,3 +375,9 @@ def test_command(tmp_path, source, capsys):
     assert command.main(["convert", "--to=x"]) == 2
     assert command.main(["convert", str(source)]) == 2
     assert "--to is missing" in capsys.readouterr().err
+
+
+def test_importing_the_package_and_the_command_imports_no_jax():
+    """`import abaw_jax` and `--help` stay fast."""
+    code = "import sys, abaw_jax.convert, abaw_jax.export; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
