@@ -140,5 +140,5 @@ def test_pooling():
         np.testing.assert_allclose(found, expected, atol=2e-5)
         # The head starts near zero: the first steps leave the encoder alone.
         assert logits.shape == (2, 3) and np.abs(logits).max() < 1e-2
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="expected one of"):
         jax.eval_shape(FrameClassifier(encoder, 3, pooling="max").init, jax.random.key(0), images)
