@@ -1,7 +1,7 @@
 """Public weights as a model of this package.
 
     python -m abaw_jax.convert SOURCE --to=DIR [--drop_head] [--image_size=N] [--classes=A,B,...]
-        [--normalise=imagenet|half|face_mae] [--licence=TEXT]
+        [--normalise=imagenet|half|unit|face_mae] [--licence=TEXT]
 
 SOURCE is a .safetensors file, the index of several, a file of torch.save (torch must be installed;
 one that could run code is refused), or the folder of one. What it is is found from its tensors:
@@ -30,7 +30,9 @@ def _define_flags(define: command.Define) -> None:
     define("bool", "drop_head", False, "Leave the classifier, or an autoencoder's decoder, out.")
     define("integer", "image_size", None, "Side in pixels; positions are resized to it.")
     define("list", "classes", [], "Names of the outputs in their order, or of a known order.")
-    define("string", "normalise", None, "How pixels are normalised: imagenet, half or face_mae.")
+    define(
+        "string", "normalise", None, "How pixels are normalised: imagenet, half, unit or face_mae."
+    )
     define("string", "licence", None, "The weights' licence, as their source states it.")
     define("integer", "heads", None, "Attention heads of the encoder.")
     define("integer", "decoder_heads", None, "Attention heads of the decoder.")

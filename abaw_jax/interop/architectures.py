@@ -23,11 +23,21 @@ import numpy as np
 
 from abaw_jax.errors import InputError, unknown_name
 from abaw_jax.interop.keymap import Rule, Shape
-from abaw_jax.interop.keys import vit
+from abaw_jax.interop.keys import ddamfn, efficientnet, mobilefacenet, mobilevit, vit
 from abaw_jax.interop.positions import resize_positions
+from abaw_jax.models.ddamfn import DDAMFN
+from abaw_jax.models.ddamfn import PIXELS as DDAMFN_PIXELS
+from abaw_jax.models.efficientnet import PIXELS as EFFICIENTNET_PIXELS
+from abaw_jax.models.efficientnet import SIZES as EFFICIENTNETS
+from abaw_jax.models.efficientnet import EfficientNet
 from abaw_jax.models.heads import FrameClassifier
 from abaw_jax.models.layers import sincos_2d
 from abaw_jax.models.mae import MAE
+from abaw_jax.models.mobilefacenet import PIXELS as MOBILEFACENET_PIXELS
+from abaw_jax.models.mobilefacenet import MobileFaceNet
+from abaw_jax.models.mobilevit import PIXELS as MOBILEVIT_PIXELS
+from abaw_jax.models.mobilevit import SIZES as MOBILEVITS
+from abaw_jax.models.mobilevit import MobileViT
 from abaw_jax.models.vit import ViT
 
 Sizes = dict[str, Any]
@@ -63,8 +73,9 @@ class Architecture:
     inputs: "image", for uint8 images that are normalised first, or what else the module takes.
     normalise: a key of `NORMALISED`; "" where weights in this form come with several.
     fixed: sizes -> tables, by path, that files hold and the module computes.
-    resize: (arrays by path, sizes, image size) -> both for another image size; by default the
-        arrays are of any. Raises InputError where it cannot be done.
+    resize: (arrays by path, sizes, image size) -> both for another image size than the tensors
+        show. Raises InputError where it cannot be done. None: they show none, and that in `sizes`
+        is what is taken where nothing else is said.
     """
 
     sizes: Callable[[Mapping[str, Shape], str, Mapping[str, Any], str], Sizes]
@@ -76,10 +87,7 @@ class Architecture:
     inputs: str = "image"
     normalise: str = ""
     fixed: Callable[[Sizes], Arrays] = lambda sizes: {}
-    resize: Callable[[Arrays, Sizes, int], tuple[Arrays, Sizes]] = lambda arrays, sizes, size: (
-        arrays,
-        {**sizes, "image_size": size},
-    )
+    resize: Callable[[Arrays, Sizes, int], tuple[Arrays, Sizes]] | None = None
 
 
 def _make_vit(sizes: Sizes) -> ViT:
@@ -171,6 +179,63 @@ def _mae_form(name: str) -> Form:
     return Form(marks, lambda sizes: vit.mae_rules(name), files=_vit_files(name))
 
 
+def _outputs(shapes: Mapping[str, Shape], head: str) -> int:
+    """Of a classifier's weight; 0 where it is not there."""
+    return (shapes.get(head) or (0,))[0]
+
+
+def _efficientnet_sizes(
+    shapes: Mapping[str, Shape], form: str, config: Mapping[str, Any], source: str
+) -> Sizes:
+    """B0 or B2, by the width of the last convolution."""
+    widths = {EfficientNet(**factors).width: name for name, factors in EFFICIENTNETS.items()}
+    width = shapes["conv_head.weight"][0]
+    if width not in widths:
+        known = ", ".join(f"{w} ({name})" for w, name in widths.items())
+        raise InputError(f"{source}: conv_head.weight is {width} wide; expected {known}")
+    size, name = EFFICIENTNET_PIXELS[widths[width]].size, "classifier.weight"
+    return {"size": widths[width], "image_size": size, "outputs": _outputs(shapes, name)}
+
+
+def _fixed_sizes(size: str, image_size: int, head: str) -> Callable[..., Sizes]:
+    """Of an architecture that is known in one size."""
+
+    def sizes(shapes, form, config, source):
+        del form, config, source
+        return {"size": size, "image_size": image_size, "outputs": _outputs(shapes, head)}
+
+    return sizes
+
+
+def _convolutional(
+    make: Callable[[str], nn.Module],
+    sizes: Callable[..., Sizes],
+    keys: Any,
+    marks: tuple[str, ...],
+    form: str,
+    normalise: str = "",
+) -> Architecture:
+    """An encoder that pools by itself; keys: its module of names."""
+    return Architecture(
+        sizes=sizes,
+        module=lambda found: FrameClassifier(make(found["size"]), found["outputs"], "none"),
+        example=_example_image,
+        apply=_classify,
+        forms={form: Form(marks, lambda found: keys.RULES, keys.IGNORED, _cnn_files)},
+        head="|".join(getattr(keys, "HEAD", (r"(?!)",))),
+        normalise=normalise,
+    )
+
+
+def _cnn_files(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of pixels and classes in timm's words; other libraries have no such file."""
+    image, classes = description["image"], description["classes"]
+    pixels = {"input_size": [3, image["size"], image["size"]]}
+    pixels |= {key: image[key] for key in ("mean", "std")}
+    config = {"num_classes": len(classes), "label_names": classes, "pretrained_cfg": pixels}
+    return {"config.json": config}
+
+
 # What is tried first stands first.
 ARCHITECTURES = {
     "mae": Architecture(
@@ -195,12 +260,45 @@ ARCHITECTURES = {
         fixed=_vit_fixed,
         resize=_resize_vit,
     ),
+    "efficientnet": _convolutional(
+        lambda size: EfficientNet(**EFFICIENTNETS[size]),
+        _efficientnet_sizes,
+        efficientnet,
+        ("conv_stem.weight", "blocks.0.0.conv_pw.weight", "conv_head.weight"),
+        "timm",
+        "imagenet",
+    ),
+    # timm's own weights are of pixels from 0 to 1, hsemotion's way is not published: asked for.
+    "mobilevit": _convolutional(
+        lambda size: MobileViT(**MOBILEVITS[size]),
+        _fixed_sizes("S", MOBILEVIT_PIXELS["S"].size, "head.fc.weight"),
+        mobilevit,
+        ("stem.conv.weight", "stages.0.0.conv1_1x1.conv.weight", "final_conv.conv.weight"),
+        "timm",
+    ),
+    "mobilefacenet": _convolutional(
+        lambda size: MobileFaceNet(),
+        _fixed_sizes("default", MOBILEFACENET_PIXELS["default"].size, ""),
+        mobilefacenet,
+        ("conv_sep.layers.0.weight", "features.layers.2.weight"),
+        "insightface",
+        "half",
+    ),
+    "ddamfn": _convolutional(
+        lambda size: DDAMFN(),
+        _fixed_sizes("default", DDAMFN_PIXELS["default"].size, "fc.weight"),
+        ddamfn,
+        ("cat_head0.CoordAtt.conv1.weight", "features.0.conv.weight", "Linear.conv.weight"),
+        "ddamfn",
+        "imagenet",
+    ),
 }  # fmt: skip
 
 # Pixels from 0 to 1 less the mean, by the deviation. face_mae: of the public face-MAE weights.
 NORMALISED = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     "face_mae": ((0.49895147, 0.41043906, 0.36561476), (0.29708471, 0.26990031, 0.26525996)),
 }
 # Orders of outputs that published weights have, by the names that the tracks give the classes.

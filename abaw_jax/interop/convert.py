@@ -106,14 +106,14 @@ def make_model(
     name, tensors = str(read.path), read.tensors
     about = {**read.about, **{key: value for key, value in given.items() if value is not None}}
     if drop_head:
-        tensors = _without_heads(tensors)
+        tensors = _without_head(tensors, name)
     key, form_name = recognise(list(tensors), kind, name)
     architecture = ARCHITECTURES[key]
     form = architecture.forms[form_name]
     shapes = {tensor: array.shape for tensor, array in tensors.items()}
     sizes = architecture.sizes(shapes, form_name, about, name)
-    if architecture.inputs == "image":
-        sizes.setdefault("image_size", image_size or read_image(about).get("size"))
+    if architecture.inputs == "image" and architecture.resize is None:
+        sizes["image_size"] = image_size or read_image(about).get("size") or sizes["image_size"]
     names = _class_names(classes, about, sizes.get("outputs", 0), name)
     types = _weight_types(tensors, form, name)
     arrays, sizes, fixed = _read(architecture, form, sizes, tensors, name)
@@ -227,9 +227,10 @@ def _check_folder(folder: pathlib.Path) -> None:
         raise InputError(f"--to={folder}: holds a model that was not converted; name another")
 
 
-def _without_heads(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    heads = [architecture.head for architecture in ARCHITECTURES.values()]
-    return {n: a for n, a in tensors.items() if not any(re.fullmatch(h, n) for h in heads)}
+def _without_head(tensors: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
+    key, _ = recognise(list(tensors), None, source)
+    head = ARCHITECTURES[key].head
+    return {name: array for name, array in tensors.items() if not re.fullmatch(head, name)}
 
 
 def _class_names(
@@ -342,8 +343,6 @@ def _pixels(
             f"{source}: how its pixels are normalised is not said; give --normalise, one of "
             f"{', '.join(NORMALISED)}"
         )
-    if not sizes.get("image_size"):
-        raise InputError(f"{source}: the size of its images is not said; give --image_size")
     return {
         "size": sizes["image_size"],
         "normalise": "channel",

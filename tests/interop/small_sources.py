@@ -15,11 +15,20 @@ _VIT = {
 SIZES = {
     "mae": {**_VIT, "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2},
     "vit": {**_VIT, "pooling": "cls", "outputs": 3},
+    # Of these there is no smaller one.
+    "efficientnet": {"size": "B0", "image_size": 224, "outputs": 3},
+    "mobilevit": {"size": "S", "image_size": 224, "outputs": 3},
+    "mobilefacenet": {"size": "default", "image_size": 112, "outputs": 0},
+    "ddamfn": {"size": "default", "image_size": 112, "outputs": 3},
 }
 # What is asked for of what tensors do not show.
 GIVEN = {
     "mae": {"normalise": "half", "heads": 2, "decoder_heads": 2, "epsilon": 1e-6},
     "vit": {"normalise": "half", "heads": 2, "epsilon": 1e-6, "classes": ["a", "b", "c"]},
+    "efficientnet": {"classes": ["a", "b", "c"]},
+    "mobilevit": {"normalise": "unit", "classes": ["a", "b", "c"]},
+    "mobilefacenet": {},
+    "ddamfn": {"classes": ["a", "b", "c"]},
 }
 # Tensors that hold no weights, by the forms that have any.
 FURTHER = {
@@ -27,6 +36,7 @@ FURTHER = {
         "pooler.dense.weight": np.ones((16, 16), np.float32),
         "pooler.dense.bias": np.ones(16, np.float32),
     },
+    ("efficientnet", "timm"): {"bn1.num_batches_tracked": np.array(7)},
 }
 
 
@@ -37,4 +47,4 @@ def small_source(key, form, kind=np.float32):
     arrays = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
     description = {"architecture": key, "model": sizes, "source": {"form": form}}
     tensors = to_tensors(arrays, description) | FURTHER.get((key, form), {})
-    return {name: array.astype(kind) for name, array in tensors.items()}
+    return {n: a if a.dtype == np.int64 else a.astype(kind) for n, a in tensors.items()}
