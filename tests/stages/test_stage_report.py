@@ -85,6 +85,7 @@ def make_context(tmp_path, monkeypatch):
         config.track, config.ensemble.report_videos = track, chosen
         index = types.SimpleNamespace(videos=videos)
         monkeypatch.setattr(check, "load_index", lambda folder, split: index)
+        monkeypatch.setattr(check, "splits", lambda context: ["train", "validation"])
         return Context(ml_collections.FrozenConfigDict(config), tmp_path, make_mesh())
 
     return make

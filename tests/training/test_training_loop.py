@@ -278,7 +278,7 @@ def test_a_checkpoint_with_other_metadata_is_refused(tmp_path):
 def test_waiting_for_input_is_measured(tmp_path):
     def slow(start):
         for batch in tiny_batches(start):
-            time.sleep(0.05)
+            time.sleep(0.2)  # far longer than a step, on a busy machine too
             yield batch
 
     result = tiny_train(tmp_path, make_batches=slow)
