@@ -62,6 +62,9 @@ def _run(options: flags.FlagValues, rest: Sequence[str], track: Track | None) ->
     print(f"{options.to}: {description['architecture']} ({sizes})")
     print(f"outputs: {', '.join(description['classes']) or 'features alone'}")
     print(f"licence: {description['source']['licence']}")
+    if "tokenizer" in description["source"]:
+        found = ", ".join(description["source"]["tokenizer"])
+        print(f"tokenizer: {found or f'none beside {rest[0]}; copy its files to {options.to}'}")
     return description
 
 

@@ -27,6 +27,9 @@ from abaw_jax.files import atomic_write, read_json
 
 LIMIT = 128  # tokens that are encoded at once, with the one before and the one after them
 FILE = "tokenizer.json"
+# The files that are a tokenizer, the first there is; and what else lies beside them.
+WHOLE = ((FILE,), ("vocab.json", "merges.txt"), ("vocab.txt",))
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 # Start, end, padding, unknown: of BERT's class, of RoBERTa's.
 SPECIAL = (("[CLS]", "[SEP]", "[PAD]", "[UNK]"), ("<s>", "</s>", "<pad>", "<unk>"))
 FITTED = (*SPECIAL[0], "[MASK]")  # of a fitted tokenizer: the first ids
@@ -71,8 +74,7 @@ def load_tokenizer(folder: str | os.PathLike) -> Tokenizer:
     """Read a tokenizer. Raises InputError for a folder without one, for a file that is damaged, and
     for a vocabulary that lacks a special token."""
     folder = pathlib.Path(folder)
-    kinds = {(FILE,): _whole, ("vocab.json", "merges.txt"): _pairs, ("vocab.txt",): _pieces}
-    for names, read in kinds.items():
+    for names, read in zip(WHOLE, (_whole, _pairs, _pieces), strict=True):
         paths = [folder / name for name in names]
         if all(path.is_file() for path in paths):
             try:
@@ -88,6 +90,29 @@ def load_tokenizer(folder: str | os.PathLike) -> Tokenizer:
     raise InputError(
         f"{folder}: has no tokenizer; expected {FILE}, vocab.txt, or vocab.json and merges.txt"
     )
+
+
+def find_tokenizer(folder: str | os.PathLike) -> list[str]:
+    """Names of the files of a folder's tokenizer and of what lies beside them; none where no
+    tokenizer is whole."""
+    folder = pathlib.Path(folder)
+    if not any(all((folder / name).is_file() for name in names) for names in WHOLE):
+        return []
+    names = (*(name for names in WHOLE for name in names), *BESIDE)
+    return [name for name in names if (folder / name).is_file()]
+
+
+def copy_tokenizer(source: str | os.PathLike, folder: str | os.PathLike) -> None:
+    """Copy the tokenizer of a folder, byte for byte, to another in place of that one's own, which
+    stays where there is none in the first."""
+    source, folder = pathlib.Path(source), pathlib.Path(folder)
+    if not (names := find_tokenizer(source)):
+        return
+    for name in set(find_tokenizer(folder)) - set(names):
+        (folder / name).unlink()
+    for name in names:
+        with atomic_write(folder / name) as file:
+            file.write((source / name).read_bytes())
 
 
 def _wrap(backend: tokenizers.Tokenizer, path: pathlib.Path) -> Tokenizer:

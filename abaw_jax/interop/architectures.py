@@ -9,6 +9,8 @@ config.json:
     image         of one that sees images: size, normalise, mean and std, as a recipe's config
     classes       names of its outputs in their order; [] without a classifier
     source        where it comes from; see `interop/convert.py`
+
+Of a text encoder that was trained here there are only the first three.
 """
 
 import dataclasses
@@ -22,9 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from abaw_jax.errors import InputError, unknown_name
+from abaw_jax.interop.inputs import encode_tokens, example_tokens
 from abaw_jax.interop.keymap import Rule, Shape
-from abaw_jax.interop.keys import ddamfn, efficientnet, mobilefacenet, mobilevit, vit
+from abaw_jax.interop.keys import bert, ddamfn, efficientnet, mobilefacenet, mobilevit, vit
 from abaw_jax.interop.positions import resize_positions
+from abaw_jax.models.bert import BertEncoder
 from abaw_jax.models.ddamfn import DDAMFN
 from abaw_jax.models.ddamfn import PIXELS as DDAMFN_PIXELS
 from abaw_jax.models.efficientnet import PIXELS as EFFICIENTNET_PIXELS
@@ -70,7 +74,7 @@ class Architecture:
     apply: (module, variables, inputs) -> {'features': (B, D), 'logits': (B, C), ...}.
     forms: by name, in the order in which they are tried; the first is that of models trained here.
     head: pattern of the tensors that go when the classifier is dropped.
-    inputs: "image", for uint8 images that are normalised first, or what else the module takes.
+    inputs: "image", for uint8 images that are normalised first, or a key of `inputs.TAKE`.
     normalise: a key of `NORMALISED`; "" where weights in this form come with several.
     fixed: sizes -> tables, by path, that files hold and the module computes.
     resize: (arrays by path, sizes, image size) -> both for another image size than the tensors
@@ -236,6 +240,16 @@ def _cnn_files(description: Mapping[str, Any]) -> dict[str, Any]:
     return {"config.json": config}
 
 
+def _bert_form(prefix: str, *, old: bool = False) -> Form:
+    norm = f"{prefix}embeddings.LayerNorm.{'gamma' if old else 'weight'}"
+    return Form(
+        (f"{prefix}embeddings.word_embeddings.weight", norm),
+        lambda sizes: bert.rules(prefix, old=old),
+        bert.BESIDE,
+        bert.transformers_files,
+    )
+
+
 # What is tried first stands first.
 ARCHITECTURES = {
     "mae": Architecture(
@@ -291,6 +305,22 @@ ARCHITECTURES = {
         ("cat_head0.CoordAtt.conv1.weight", "features.0.conv.weight", "Linear.conv.weight"),
         "ddamfn",
         "imagenet",
+    ),
+    # config.json's model is read by `stages/text.py` too.
+    "bert": Architecture(
+        sizes=bert.sizes,
+        module=lambda sizes: BertEncoder(**sizes),
+        example=example_tokens,
+        apply=encode_tokens,
+        forms={
+            "transformers": _bert_form(""),
+            "transformers_bert": _bert_form("bert."),
+            "transformers_roberta": _bert_form("roberta."),
+            "transformers_old": _bert_form("", old=True),
+            "transformers_bert_old": _bert_form("bert.", old=True),
+        },
+        head=bert.HEAD,
+        inputs="tokens",
     ),
 }  # fmt: skip
 

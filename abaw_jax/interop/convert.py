@@ -11,6 +11,7 @@ says
     type      what most weights were stored in, and in `types` those that were not: arrays here are
               float32, which holds all numbers of the shorter types
     resized   the image size that the table of positions was of, where another was asked for
+    tokenizer of a text encoder the files of its tokenizer, which lay beside it and are copied
 
 and source.safetensors the tensors that are no weights of the model: counters, indices, tables that
 the model computes. With them what is exported has the source's bytes.
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from abaw_jax.data.tokens import check_vocabulary, copy_tokenizer, find_tokenizer, load_tokenizer
 from abaw_jax.errors import InputError
 from abaw_jax.files import read_json
 from abaw_jax.interop.architectures import (
@@ -84,6 +86,9 @@ def convert(
     variables, description, aside = make_model(
         read, kind, drop_head, image_size, classes, normalise, licence, given
     )
+    if ARCHITECTURES[description["architecture"]].inputs == "tokens":
+        description["source"]["tokenizer"] = _check_tokenizer(read.path, description["model"])
+        copy_tokenizer(read.path.parent, folder)
     if aside:
         save_tensors(folder / ASIDE, aside)
     else:
@@ -110,6 +115,11 @@ def make_model(
     key, form_name = recognise(list(tensors), kind, name)
     architecture = ARCHITECTURES[key]
     form = architecture.forms[form_name]
+    if architecture.inputs != "image" and (image_size or normalise):
+        raise InputError(
+            f"{name}: a {key}, which takes {architecture.inputs}; leave --image_size and "
+            "--normalise out, which are of images"
+        )
     shapes = {tensor: array.shape for tensor, array in tensors.items()}
     sizes = architecture.sizes(shapes, form_name, about, name)
     if architecture.inputs == "image" and architecture.resize is None:
@@ -180,13 +190,14 @@ def to_tensors(
 
 
 def describe(config: Mapping[str, Any], folder: object) -> dict[str, Any]:
-    """The description of a model by its config.json; of an encoder that was trained here too.
+    """The description of a model by its config.json; of encoders that were trained here too.
 
     Raises InputError, naming `folder`, for a model of which there are no public names.
     """
     kind = config.get("kind")
     if kind == KIND and config.get("architecture") in ARCHITECTURES:
-        return dict(config)
+        form = next(iter(ARCHITECTURES[config["architecture"]].forms))
+        return {"classes": [], "source": {"form": form}, **config}
     further = config.get("also") or config.get("outputs")
     if kind not in ("frame_classifier", "mae") or further:
         raise InputError(
@@ -225,6 +236,14 @@ def _check_folder(folder: pathlib.Path) -> None:
         return
     if read_json(folder / "config.json").get("kind") != KIND:
         raise InputError(f"--to={folder}: holds a model that was not converted; name another")
+
+
+def _check_tokenizer(source: pathlib.Path, sizes: Sizes) -> list[str]:
+    """Its files beside the weights; InputError for one that cannot be read or is not theirs."""
+    names = find_tokenizer(source.parent)
+    if names:
+        check_vocabulary(load_tokenizer(source.parent), sizes["vocabulary"], source)
+    return names
 
 
 def _without_head(tensors: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
@@ -281,9 +300,16 @@ def _read(
         name: array if is_ignored(form, name) else array.astype(np.float32, copy=False)
         for name, array in tensors.items()
     }
-    computed = {**sizes, "positions": "sincos"} if "positions" in sizes else sizes
+    computed = {**sizes, "positions": "sincos"} if sizes.get("positions") == "learned" else sizes
     fixed = architecture.fixed(computed)
-    expected = traverse_util.flatten_dict(make_shapes(architecture, computed), sep="/")
+    try:
+        expected = traverse_util.flatten_dict(make_shapes(architecture, computed), sep="/")
+    except Exception as error:  # impossible values have no one type
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{source}: no such model can be made ({reason}); give the config.json that came with "
+            "the weights"
+        ) from error
     shapes = {path: array.shape for path, array in (expected | fixed).items()}
     arrays = read_tensors(wide, form.rules(computed), shapes, source, form.ignored)
     same = set()

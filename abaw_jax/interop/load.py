@@ -16,6 +16,7 @@ from abaw_jax.interop.architectures import ARCHITECTURES, Architecture, make_sha
 from abaw_jax.interop.archive import check_variables, load_model
 from abaw_jax.interop.convert import KIND, describe
 from abaw_jax.interop.export import MAKERS, load_predict
+from abaw_jax.interop.inputs import TAKE
 from abaw_jax.tasks.task import normalise_by_channel, normalise_by_image
 
 # Outputs of a classifier that are numbers from -1 to 1 and no classes.
@@ -42,8 +43,9 @@ class Model:
         """images uint8 (B, S, S, 3) RGB, or what else the model takes -> arrays by name.
 
         `features` (B, D); of a classifier `logits` (B, C) and `probabilities` of its classes (B,
-        C), and if it tells them `valence` and `arousal` (B,). Raises InputError for images of
-        another size, shape or type: nothing is resized here, as how it is done matters.
+        C), and if it tells them `valence` and `arousal` (B,); of encoders of text and sound what
+        `interop/inputs.py` says. Raises InputError for images of another size, shape or type:
+        nothing is resized here, as how it is done matters.
         """
         if self.image_size is not None and not isinstance(inputs, Mapping):
             inputs, size = np.asarray(inputs), self.image_size
@@ -89,11 +91,17 @@ def _load_architecture(folder: pathlib.Path) -> Model:
     check_variables(variables, make_shapes(architecture, description["model"]), folder)
     variables = jax.tree.map(jnp.asarray, variables)
     function = jax.jit(function)
+
+    def predict(inputs):
+        if take := TAKE.get(architecture.inputs):
+            inputs = take(inputs, description["model"])
+        return jax.device_get(function(variables, jax.tree.map(jnp.asarray, inputs)))
+
     return Model(
         tuple(description["classes"]),
         description["image"]["size"] if architecture.inputs == "image" else None,
         config,
-        lambda inputs: jax.device_get(function(variables, jax.tree.map(jnp.asarray, inputs))),
+        predict,
     )
 
 

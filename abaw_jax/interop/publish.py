@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from abaw_jax.data.tokens import copy_tokenizer
 from abaw_jax.errors import InputError
 from abaw_jax.files import atomic_write, read_json, write_json
 from abaw_jax.interop.architectures import ARCHITECTURES
@@ -49,7 +50,10 @@ def publish(model: pathlib.Path, folder: pathlib.Path, form: str = "source") -> 
         )
     name = description["source"]["form"] if form == "source" else ALIASES.get(form, form)
     tensors = load_tensors(model, None if form == "source" else name)
-    known = ARCHITECTURES[description["architecture"]].forms[name]
+    architecture = ARCHITECTURES[description["architecture"]]
+    known = architecture.forms[name]
+    if architecture.inputs == "tokens":
+        copy_tokenizer(model, folder)
     save_tensors(folder / WEIGHTS, tensors)
     with atomic_write(folder / "README.md", "w") as file:
         file.write(_card(description, config))
@@ -71,6 +75,8 @@ def _publish_own(
     load(model)  # refuses weights of another architecture
     if program and architecture.inputs != "image":
         raise InputError(f"{model}: programs are written of models of images alone; take archive")
+    if architecture.inputs == "tokens":
+        copy_tokenizer(model, folder)
     with atomic_write(folder / "README.md", "w") as file:
         file.write(_card(description, config))
     if (model / ASIDE).is_file():
@@ -122,10 +128,17 @@ def _card(description: dict[str, Any] | None, config: dict[str, Any]) -> str:
 
 - Architecture: {what}.
 - Outputs, in their order: {", ".join(config.get("classes") or ()) or "features alone"}.
-- Pixels: {json.dumps(config.get("image", {}))}.
+- {_inputs(description, config)}.
 - Weights: {f"converted from {files}" if converted else "trained with abaw_jax"}.
 - Weights' licence: {licence}{"; whoever publishes them states it here" * (licence == "unknown")}.
 """
+
+
+def _inputs(description: dict[str, Any] | None, config: dict[str, Any]) -> str:
+    takes = ARCHITECTURES[description["architecture"]].inputs if description else "image"
+    return (
+        f"Pixels: {json.dumps(config.get('image', {}))}" if takes == "image" else f"Takes {takes}"
+    )
 
 
 def _files(folder: pathlib.Path) -> list[str]:

@@ -20,7 +20,11 @@ SIZES = {
     "mobilevit": {"size": "S", "image_size": 224, "outputs": 3},
     "mobilefacenet": {"size": "default", "image_size": 112, "outputs": 0},
     "ddamfn": {"size": "default", "image_size": 112, "outputs": 3},
-}
+    "bert": {
+        "vocabulary": 25, "width": 8, "depth": 1, "heads": 2, "mlp_width": 12, "positions": 14,
+        "types": 2, "epsilon": 1e-5, "first_position": 0, "pooler": True,
+    },
+}  # fmt: skip
 # What is asked for of what tensors do not show.
 GIVEN = {
     "mae": {"normalise": "half", "heads": 2, "decoder_heads": 2, "epsilon": 1e-6},
@@ -29,7 +33,12 @@ GIVEN = {
     "mobilevit": {"normalise": "unit", "classes": ["a", "b", "c"]},
     "mobilefacenet": {},
     "ddamfn": {"classes": ["a", "b", "c"]},
-}
+    "bert": {
+        "model_type": "bert", "vocab_size": 25, "hidden_size": 8, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "intermediate_size": 12, "max_position_embeddings": 14,
+        "type_vocab_size": 2, "layer_norm_eps": 1e-5,
+    },
+}  # fmt: skip
 # Tensors that hold no weights, by the forms that have any.
 FURTHER = {
     ("vit", "transformers_bare"): {
@@ -37,6 +46,10 @@ FURTHER = {
         "pooler.dense.bias": np.ones(16, np.float32),
     },
     ("efficientnet", "timm"): {"bn1.num_batches_tracked": np.array(7)},
+    ("bert", "transformers_bert"): {
+        "bert.embeddings.position_ids": np.arange(14)[None],
+        "cls.predictions.bias": np.ones(25, np.float32),
+    },
 }
 
 

@@ -12,12 +12,12 @@ from abaw_jax.errors import InputError
 from abaw_jax.interop.keymap import Rule, Shape
 
 PREFIXES = ("bert.", "roberta.")
-# Buffers, heads of pre-training and of tasks. A pooler that is not wanted holds weights of no use.
-IGNORED = (
-    r"(bert\.|roberta\.)?embeddings\.(position_ids|token_type_ids)",
-    r"(bert\.|roberta\.)?pooler\..*",
-    r"(cls|lm_head|classifier|qa_outputs)\..*",
-)
+# Heads of pre-training and of tasks.
+HEAD = r"(cls|lm_head|classifier|qa_outputs)\..*"
+# These, and buffers.
+BESIDE = (r"(bert\.|roberta\.)?embeddings\.(position_ids|token_type_ids)", HEAD)
+# A pooler that is not wanted holds weights of no use.
+IGNORED = (*BESIDE, r"(bert\.|roberta\.)?pooler\..*")
 _NORMS = {False: ("weight", "bias"), True: ("gamma", "beta")}
 
 
@@ -109,3 +109,15 @@ def read_architecture(config: Mapping[str, Any], source: object) -> dict[str, An
         raise InputError(f"{source}: lacks {', '.join(absent)}; name the model's config.json")
     first = config["pad_token_id"] + 1 if kind == "roberta" else 0
     return {ours: config[key] for key, ours in _FIELDS.items()} | {"first_position": first}
+
+
+def transformers_files(description: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json, of which `read_architecture` makes the same."""
+    sizes, first = description["model"], description["model"]["first_position"]
+    config = {
+        "architectures": ["RobertaModel" if first else "BertModel"],
+        "model_type": "roberta" if first else "bert",
+        **{key: sizes[ours] for key, ours in _FIELDS.items()},
+        **_ONLY,
+    }
+    return {"config.json": config | ({"pad_token_id": first - 1} if first else {})}
