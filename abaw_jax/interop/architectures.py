@@ -75,7 +75,7 @@ class Architecture:
     forms: by name, in the order in which they are tried; the first is that of models trained here.
     head: pattern of the tensors that go when the classifier is dropped.
     inputs: "image", for uint8 images that are normalised first, or a key of `inputs.TAKE`.
-    normalise: a key of `NORMALISED`; "" where weights in this form come with several.
+    normalise: a key of `conventions.NORMALISED`; "" where weights in this form come with several.
     fixed: sizes -> tables, by path, that files hold and the module computes.
     resize: (arrays by path, sizes, image size) -> both for another image size than the tensors
         show. Raises InputError where it cannot be done. None: they show none, and that in `sizes`
@@ -321,24 +321,6 @@ ARCHITECTURES = {
         },
         head=bert.HEAD,
         inputs="tokens",
-    ),
-}  # fmt: skip
-
-# Pixels from 0 to 1 less the mean, by the deviation. face_mae: of the public face-MAE weights.
-NORMALISED = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-    "face_mae": ((0.49895147, 0.41043906, 0.36561476), (0.29708471, 0.26990031, 0.26525996)),
-}
-# Orders of outputs that published weights have, by the names that the tracks give the classes.
-CLASSES = {
-    "affectnet8": (
-        "Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger", "Contempt",
-    ),
-    "affectnet7": ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger"),
-    "alphabetical8": (
-        "Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise",
     ),
 }  # fmt: skip
 

@@ -31,8 +31,6 @@ from abaw_jax.errors import InputError
 from abaw_jax.files import read_json
 from abaw_jax.interop.architectures import (
     ARCHITECTURES,
-    CLASSES,
-    NORMALISED,
     Architecture,
     Arrays,
     Form,
@@ -42,6 +40,7 @@ from abaw_jax.interop.architectures import (
     recognise,
 )
 from abaw_jax.interop.archive import load_model, save_model
+from abaw_jax.interop.conventions import CLASSES, NORMALISED
 from abaw_jax.interop.keymap import read_tensors, write_tensors
 from abaw_jax.interop.tensors import (
     BFLOAT16,
