@@ -24,9 +24,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from abaw_jax.errors import InputError, unknown_name
-from abaw_jax.interop.inputs import encode_tokens, example_tokens
+from abaw_jax.interop import inputs
 from abaw_jax.interop.keymap import Rule, Shape
-from abaw_jax.interop.keys import bert, ddamfn, efficientnet, mobilefacenet, mobilevit, vit
+from abaw_jax.interop.keys import (
+    bert,
+    convolution,
+    ddamfn,
+    efficientnet,
+    mobilefacenet,
+    mobilevit,
+    vit,
+    wav2vec2,
+)
 from abaw_jax.interop.positions import resize_positions
 from abaw_jax.models.bert import BertEncoder
 from abaw_jax.models.ddamfn import DDAMFN
@@ -225,19 +234,10 @@ def _convolutional(
         module=lambda found: FrameClassifier(make(found["size"]), found["outputs"], "none"),
         example=_example_image,
         apply=_classify,
-        forms={form: Form(marks, lambda found: keys.RULES, keys.IGNORED, _cnn_files)},
+        forms={form: Form(marks, lambda found: keys.RULES, keys.IGNORED, convolution.timm_files)},
         head="|".join(getattr(keys, "HEAD", (r"(?!)",))),
         normalise=normalise,
     )
-
-
-def _cnn_files(description: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of pixels and classes in timm's words; other libraries have no such file."""
-    image, classes = description["image"], description["classes"]
-    pixels = {"input_size": [3, image["size"], image["size"]]}
-    pixels |= {key: image[key] for key in ("mean", "std")}
-    config = {"num_classes": len(classes), "label_names": classes, "pretrained_cfg": pixels}
-    return {"config.json": config}
 
 
 def _bert_form(prefix: str, *, old: bool = False) -> Form:
@@ -248,6 +248,16 @@ def _bert_form(prefix: str, *, old: bool = False) -> Form:
         bert.BESIDE,
         bert.transformers_files,
     )
+
+
+def _wav2vec2_form(prefix: str, norm: tuple[str, str]) -> Form:
+    """norm: one of `WEIGHT_NORMS`."""
+    marks = (
+        f"{prefix}feature_projection.projection.weight",
+        *(f"{prefix}encoder.pos_conv_embed.conv.{part}" for part in norm),
+    )
+    rules = wav2vec2.rules(marks)
+    return Form(marks, lambda sizes: rules, wav2vec2.IGNORED, wav2vec2.transformers_files)
 
 
 # What is tried first stands first.
@@ -310,8 +320,8 @@ ARCHITECTURES = {
     "bert": Architecture(
         sizes=bert.sizes,
         module=lambda sizes: BertEncoder(**sizes),
-        example=example_tokens,
-        apply=encode_tokens,
+        example=inputs.example_tokens,
+        apply=inputs.encode_tokens,
         forms={
             "transformers": _bert_form(""),
             "transformers_bert": _bert_form("bert."),
@@ -321,6 +331,19 @@ ARCHITECTURES = {
         },
         head=bert.HEAD,
         inputs="tokens",
+    ),
+    "wav2vec2": Architecture(
+        sizes=wav2vec2.sizes,
+        module=wav2vec2.make_model,
+        example=inputs.example_samples,
+        apply=inputs.encode_samples,
+        forms={
+            f"transformers{prefix and f'_{prefix[:-1]}'}{names}": _wav2vec2_form(prefix, norm)
+            for names, norm in zip(("", "_parametrized"), wav2vec2.WEIGHT_NORMS, strict=True)
+            for prefix in ("", *wav2vec2.PREFIXES)
+        },
+        head="|".join(wav2vec2.IGNORED),
+        inputs="samples",
     ),
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """What converted encoders take that see no images, and what they give.
 
 tokens   {'ids': int (B, N), 'mask': bool (B, N), False where a token is padding}
+samples  int16 or float32 (B, L) of sound at 16 kHz, one channel
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from abaw_jax.errors import InputError
+from abaw_jax.models.wav2vec2 import WINDOW
 
 Sizes = Mapping[str, Any]
 
@@ -56,5 +58,33 @@ def encode_tokens(
     return found if pooled is None else found | {"pooled": pooled}
 
 
+def take_samples(inputs: Any, sizes: Sizes) -> np.ndarray:
+    """float32 (B, L), each recording with mean 0 and variance 1 where the weights' source says so,
+    as `models.wav2vec2.encode_long` has it; InputError for others, and for less than a frame."""
+    samples = np.asarray(inputs)
+    known = samples.dtype in (np.int16, np.float32)
+    if not known or samples.ndim != 2 or samples.shape[1] < WINDOW:
+        raise InputError(
+            f"samples: {samples.dtype} {samples.shape}; expected int16 or float32 (recordings, at "
+            f"least {WINDOW}), of one channel at 16 kHz"
+        )
+    values = samples.astype(np.float64) / (32768 if samples.dtype == np.int16 else 1)
+    if sizes["normalise"]:
+        values -= values.mean(axis=1, keepdims=True)
+        values /= np.sqrt(np.square(values).mean(axis=1, keepdims=True) + 1e-7)
+    return values.astype(np.float32)
+
+
+def example_samples(sizes: Sizes) -> tuple[jax.ShapeDtypeStruct, ...]:
+    del sizes
+    return (jax.ShapeDtypeStruct((1, WINDOW), jnp.float32),)
+
+
+def encode_samples(module: nn.Module, variables: Any, samples: jax.Array) -> dict[str, jax.Array]:
+    """`states` (B, N, D), the last ones, 50 a second, and `features` their means."""
+    states = module.apply(variables, samples)
+    return {"features": states.mean(1), "states": states}
+
+
 # By what an architecture's `inputs` says: (arrays as they are given, sizes) -> as they are taken.
-TAKE = {"tokens": take_tokens}
+TAKE = {"tokens": take_tokens, "samples": take_samples}

@@ -20,6 +20,11 @@ SIZES = {
     "mobilevit": {"size": "S", "image_size": 224, "outputs": 3},
     "mobilefacenet": {"size": "default", "image_size": 112, "outputs": 0},
     "ddamfn": {"size": "default", "image_size": 112, "outputs": 3},
+    "wav2vec2": {
+        "width": 16, "depth": 1, "heads": 2, "extractor_norm": "group", "conv_bias": False,
+        "norm_first": False, "position_kernel": 4, "position_groups": 2, "mlp_ratio": 2.0,
+        "conv_width": 4, "masking": True, "model_type": "hubert", "normalise": True,
+    },
     "bert": {
         "vocabulary": 25, "width": 8, "depth": 1, "heads": 2, "mlp_width": 12, "positions": 14,
         "types": 2, "epsilon": 1e-5, "first_position": 0, "pooler": True,
@@ -33,6 +38,14 @@ GIVEN = {
     "mobilevit": {"normalise": "unit", "classes": ["a", "b", "c"]},
     "mobilefacenet": {},
     "ddamfn": {"classes": ["a", "b", "c"]},
+    "wav2vec2": {
+        "model_type": "hubert", "hidden_size": 16, "num_hidden_layers": 1, "hidden_act": "gelu",
+        "num_attention_heads": 2, "intermediate_size": 32, "feat_extract_activation": "gelu",
+        "feat_extract_norm": "group", "conv_kernel": [10, 3, 3, 3, 3, 2, 2], "conv_bias": False,
+        "conv_stride": [5, 2, 2, 2, 2, 2, 2], "conv_dim": [4] * 7, "layer_norm_eps": 1e-5,
+        "do_stable_layer_norm": False, "num_conv_pos_embeddings": 4,
+        "num_conv_pos_embedding_groups": 2,
+    },
     "bert": {
         "model_type": "bert", "vocab_size": 25, "hidden_size": 8, "num_hidden_layers": 1,
         "num_attention_heads": 2, "intermediate_size": 12, "max_position_embeddings": 14,
@@ -46,6 +59,7 @@ FURTHER = {
         "pooler.dense.bias": np.ones(16, np.float32),
     },
     ("efficientnet", "timm"): {"bn1.num_batches_tracked": np.array(7)},
+    ("wav2vec2", "transformers_wav2vec2"): {"lm_head.bias": np.ones(9, np.float32)},
     ("bert", "transformers_bert"): {
         "bert.embeddings.position_ids": np.arange(14)[None],
         "cls.predictions.bias": np.ones(25, np.float32),

@@ -1,4 +1,7 @@
-"""Rules of the layers that convolutional encoders share; no family of its own."""
+"""What convolutional encoders share: rules of layers, what timm says of them; no family."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from abaw_jax.interop.keymap import Rule
 
@@ -39,3 +42,12 @@ def dense(theirs: str, ours: str) -> tuple[Rule, ...]:
         Rule(f"{theirs}.weight", f"params/{ours}/kernel", "dense"),
         Rule(f"{theirs}.bias", f"params/{ours}/bias"),
     )
+
+
+def timm_files(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of pixels and classes in timm's words; other libraries have no such file."""
+    image, classes = description["image"], description["classes"]
+    pixels = {"input_size": [3, image["size"], image["size"]]}
+    pixels |= {key: image[key] for key in ("mean", "std")}
+    config = {"num_classes": len(classes), "label_names": classes, "pretrained_cfg": pixels}
+    return {"config.json": config}

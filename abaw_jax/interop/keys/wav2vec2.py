@@ -3,9 +3,10 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from abaw_jax.data.media import RATE
 from abaw_jax.errors import InputError
-from abaw_jax.interop.keymap import Rule
-from abaw_jax.models.wav2vec2 import KERNELS, STRIDES
+from abaw_jax.interop.keymap import Rule, Shape
+from abaw_jax.models.wav2vec2 import KERNELS, STRIDES, Wav2Vec2
 
 PREFIXES = ("wav2vec2.", "hubert.")  # of the encoder in a model with a head
 # The names of the positional kernel's scale and direction, by torch's two forms of weight norm.
@@ -19,6 +20,17 @@ IGNORED = (
     r"feature_extractor\.(weight|bias)",  # a head of speakers
     r"layer_weights",
 )
+# Their key -> our field, where these are the same.
+_FIELDS = {
+    "hidden_size": "width",
+    "num_hidden_layers": "depth",
+    "num_attention_heads": "heads",
+    "feat_extract_norm": "extractor_norm",
+    "conv_bias": "conv_bias",
+    "do_stable_layer_norm": "norm_first",
+    "num_conv_pos_embeddings": "position_kernel",
+    "num_conv_pos_embedding_groups": "position_groups",
+}
 
 
 def rules(names: Collection[str]) -> tuple[Rule, ...]:
@@ -88,17 +100,9 @@ def settings(config: Mapping[str, Any], names: Collection[str], source: str) -> 
             raise InputError(f"{source}: {key} is {value!r}; expected {expected}")
     try:
         widths = set(config["conv_dim"])
-        found = {
-            "width": config["hidden_size"],
-            "depth": config["num_hidden_layers"],
-            "heads": config["num_attention_heads"],
+        found = {ours: config[key] for key, ours in _FIELDS.items()} | {
             "mlp_ratio": config["intermediate_size"] / config["hidden_size"],
             "conv_width": config["conv_dim"][0],
-            "extractor_norm": config["feat_extract_norm"],
-            "conv_bias": config["conv_bias"],
-            "norm_first": config["do_stable_layer_norm"],
-            "position_kernel": config["num_conv_pos_embeddings"],
-            "position_groups": config["num_conv_pos_embedding_groups"],
             "masking": any(name.endswith("masked_spec_embed") for name in names),
         }
     except KeyError as error:
@@ -108,3 +112,55 @@ def settings(config: Mapping[str, Any], names: Collection[str], source: str) -> 
     if len(widths) > 1:
         raise InputError(f"{source}: conv_dim is {config['conv_dim']}; expected one width")
     return found
+
+
+def sizes(
+    shapes: Mapping[str, Shape], form: str, config: Mapping[str, Any], source: str
+) -> dict[str, Any]:
+    """`settings`, `model_type`, and whether samples are normalised: transformers' default is so.
+
+    Raises InputError as `settings`, and for another rate than 16 kHz.
+    """
+    del form
+    sound = config.get("preprocessor") or {}
+    if (rate := sound.get("sampling_rate", RATE)) != RATE:
+        raise InputError(f"{source}: sound of {rate} samples a second; expected {RATE}")
+    found = settings(config, shapes.keys(), source)
+    normalise = bool(sound.get("do_normalize", True))
+    return found | {"model_type": config["model_type"], "normalise": normalise}
+
+
+def make_model(sizes: Mapping[str, Any]) -> Wav2Vec2:
+    """Of what `sizes` gives."""
+    further = ("model_type", "normalise")
+    return Wav2Vec2(**{key: value for key, value in sizes.items() if key not in further})
+
+
+def transformers_files(description: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json and preprocessor_config.json, of which `sizes` makes the same."""
+    sizes = description["model"]
+    layers = len(KERNELS)
+    config = {
+        "model_type": sizes["model_type"],
+        "architectures": ["HubertModel" if sizes["model_type"] == "hubert" else "Wav2Vec2Model"],
+        **{key: sizes[ours] for key, ours in _FIELDS.items()},
+        "intermediate_size": round(sizes["width"] * sizes["mlp_ratio"]),
+        "num_feat_extract_layers": layers,
+        "conv_dim": [sizes["conv_width"]] * layers,
+        "conv_kernel": list(KERNELS),
+        "conv_stride": list(STRIDES),
+        "hidden_act": "gelu",
+        "feat_extract_activation": "gelu",
+        "layer_norm_eps": 1e-5,
+    }
+    if not sizes["masking"]:
+        config |= {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
+    sound = {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "feature_size": 1,
+        "sampling_rate": RATE,
+        "padding_value": 0.0,
+        "do_normalize": sizes["normalise"],
+        "return_attention_mask": sizes["extractor_norm"] == "layer",
+    }
+    return {"config.json": config, "preprocessor_config.json": sound}
