@@ -21,7 +21,7 @@ from abaw_jax.errors import InputError
 from abaw_jax.tracks import Track
 
 # Of what tensors do not show.
-SIZES = ("heads", "decoder_heads", "epsilon", "pooling")
+SIZES = ("heads", "decoder_heads", "epsilon", "pooling", "activate")
 
 
 def _define_flags(define: command.Define) -> None:
@@ -38,6 +38,7 @@ def _define_flags(define: command.Define) -> None:
     define("integer", "decoder_heads", None, "Attention heads of the decoder.")
     define("float", "epsilon", None, "That of the layer norms.")
     define("string", "pooling", None, "What the feature is: cls, norm_mean or mean.")
+    define("bool", "activate", None, "Whether VGGish's last layer has its ReLU.")
 
 
 def _run(options: flags.FlagValues, rest: Sequence[str], track: Track | None) -> dict[str, Any]:

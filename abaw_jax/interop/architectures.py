@@ -33,6 +33,7 @@ from abaw_jax.interop.keys import (
     efficientnet,
     mobilefacenet,
     mobilevit,
+    vggish,
     vit,
     wav2vec2,
 )
@@ -344,6 +345,19 @@ ARCHITECTURES = {
         },
         head="|".join(wav2vec2.IGNORED),
         inputs="samples",
+    ),
+    "vggish": Architecture(
+        sizes=vggish.sizes,
+        module=vggish.make_model,
+        example=inputs.example_patches,
+        apply=inputs.encode_patches,
+        forms={
+            "torchvggish": Form(
+                (*vggish.WIDTHS, *vggish.DENSE), lambda sizes: vggish.RULES, vggish.IGNORED
+            )
+        },
+        head=r"(?!)",
+        inputs="patches",
     ),
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 tokens   {'ids': int (B, N), 'mask': bool (B, N), False where a token is padding}
 samples  int16 or float32 (B, L) of sound at 16 kHz, one channel
+patches  float32 (B, 96, 64), as `data.acoustics.log_mel_patches` makes them of samples
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from abaw_jax.errors import InputError
+from abaw_jax.models.vggish import PATCH
 from abaw_jax.models.wav2vec2 import WINDOW
 
 Sizes = Mapping[str, Any]
@@ -86,5 +88,27 @@ def encode_samples(module: nn.Module, variables: Any, samples: jax.Array) -> dic
     return {"features": states.mean(1), "states": states}
 
 
+def take_patches(inputs: Any, sizes: Sizes) -> np.ndarray:
+    """The patches; InputError for other arrays."""
+    del sizes
+    patches = np.asarray(inputs)
+    if patches.dtype != np.float32 or patches.ndim != 3 or patches.shape[1:] != PATCH:
+        raise InputError(
+            f"patches: {patches.dtype} {patches.shape}; expected float32 (any number, "
+            f"{', '.join(map(str, PATCH))}), as `abaw_jax.data.acoustics.log_mel_patches` gives"
+        )
+    return patches
+
+
+def example_patches(sizes: Sizes) -> tuple[jax.ShapeDtypeStruct, ...]:
+    del sizes
+    return (jax.ShapeDtypeStruct((1, *PATCH), jnp.float32),)
+
+
+def encode_patches(module: nn.Module, variables: Any, patches: jax.Array) -> dict[str, jax.Array]:
+    """`features`, (B, D)."""
+    return {"features": module.apply(variables, patches)}
+
+
 # By what an architecture's `inputs` says: (arrays as they are given, sizes) -> as they are taken.
-TAKE = {"tokens": take_tokens, "samples": take_samples}
+TAKE = {"tokens": take_tokens, "samples": take_samples, "patches": take_patches}

@@ -25,6 +25,7 @@ SIZES = {
         "norm_first": False, "position_kernel": 4, "position_groups": 2, "mlp_ratio": 2.0,
         "conv_width": 4, "masking": True, "model_type": "hubert", "normalise": True,
     },
+    "vggish": {"widths": [2, 3, 4, 5], "hidden": 6, "embedding": 7, "activate": True},
     "bert": {
         "vocabulary": 25, "width": 8, "depth": 1, "heads": 2, "mlp_width": 12, "positions": 14,
         "types": 2, "epsilon": 1e-5, "first_position": 0, "pooler": True,
@@ -46,6 +47,7 @@ GIVEN = {
         "do_stable_layer_norm": False, "num_conv_pos_embeddings": 4,
         "num_conv_pos_embedding_groups": 2,
     },
+    "vggish": {},
     "bert": {
         "model_type": "bert", "vocab_size": 25, "hidden_size": 8, "num_hidden_layers": 1,
         "num_attention_heads": 2, "intermediate_size": 12, "max_position_embeddings": 14,
@@ -60,6 +62,7 @@ FURTHER = {
     },
     ("efficientnet", "timm"): {"bn1.num_batches_tracked": np.array(7)},
     ("wav2vec2", "transformers_wav2vec2"): {"lm_head.bias": np.ones(9, np.float32)},
+    ("vggish", "torchvggish"): {"pproc.pca_means": np.ones((7, 1), np.float32)},
     ("bert", "transformers_bert"): {
         "bert.embeddings.position_ids": np.arange(14)[None],
         "cls.predictions.bias": np.ones(25, np.float32),

@@ -7,11 +7,12 @@ import pytest
 from small_sources import GIVEN, SIZES, small_source
 
 import abaw_jax
+from abaw_jax.data.acoustics import log_mel_patches
 from abaw_jax.errors import InputError
 from abaw_jax.interop.architectures import ARCHITECTURES
 from abaw_jax.interop.archive import load_model
 from abaw_jax.interop.convert import convert
-from abaw_jax.interop.inputs import take_samples
+from abaw_jax.interop.inputs import take_patches, take_samples
 from abaw_jax.interop.publish import publish
 from abaw_jax.interop.tensors import save_tensors
 from abaw_jax.models.wav2vec2 import encode_long
@@ -69,6 +70,20 @@ def test_samples_are_normalised_where_the_source_says_so():
 def test_samples_that_the_encoder_does_not_take(samples):
     with pytest.raises(InputError, match=r"expected int16 or float32 \(recordings, at least 400"):
         take_samples(samples, {"normalise": True})
+
+
+def test_patches_of_sound_and_the_last_activation(tmp_path):
+    """The port's, or as those have it who took it off."""
+    save_tensors(tmp_path / "a.safetensors", small_source("vggish", "torchvggish"))
+    patches = log_mel_patches(np.tile(SOUND[0], 6))
+    found = {}
+    for activate in (True, False):
+        convert(tmp_path / "a.safetensors", tmp_path / "model", activate=activate)
+        found[activate] = abaw_jax.load(tmp_path / "model")(patches)["features"]
+    assert found[True].shape == (1, 7) and found[False].min() < 0
+    np.testing.assert_allclose(found[True], np.maximum(found[False], 0), rtol=1e-5)
+    with pytest.raises(InputError, match=r"patches: .*expected float32 \(any number, 96, 64\)"):
+        take_patches(patches[0], {})
 
 
 def test_what_does_not_belong_together(tmp_path, hub):
