@@ -165,7 +165,7 @@ def load_tensors(folder: pathlib.Path, form: str | None = None) -> dict[str, np.
     if form is not None and form not in known:
         raise InputError(
             f"{folder}: a model of kind {description['architecture']!r} has no tensor names of "
-            f"{form!r}; known are {', '.join(known)}"
+            f"{form!r}; known are {', '.join(known)}, and see --help"
         )
     if form not in (None, source.get("form")):
         return to_tensors(arrays, {**description, "source": {"form": form}})

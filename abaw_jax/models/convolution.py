@@ -31,7 +31,6 @@ class Pixels(NamedTuple):
 
 
 IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-PLUS_MINUS_ONE = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def find_form(form: str | None = None) -> str:
