@@ -5,7 +5,6 @@ What an example lacks is said by `presence` (..., M), one entry a modality.
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import flax.linen as nn
 import jax
@@ -19,6 +18,8 @@ METHODS = ("attention", "attention_local", "mean", "concatenation")
 LOGITS_AT_ONCE = 2**20  # of scalar attention, 4 MiB
 TOGETHER = 8  # examples of it in one group
 EXAMPLES = 64  # that many are reckoned with where an exported program takes any number
+NODES, ORDER, REACH = 64, 8, 0.5  # of its series
+TINY = 1e-30  # in place of a range of 0
 
 
 class Pointwise(nn.Module):
@@ -84,60 +85,44 @@ def scalar_attention(
 ) -> Float32[jax.Array, "*B N"]:
     """Attention over N positions that hold one number each; softmax over keys, in float32.
 
-    The logits are the outer product of query and key, N^2 an example: 4 GiB for 1,024 examples at
-    N = 1024. They are made for LOGITS_AT_ONCE at a time, 4 MiB, and anew for the gradients: exact,
-    and small whatever a compiler fuses. Examples go in groups of up to TOGETHER, taken in strides,
-    as neighbours lie on one device.
+    Made of sums of exponentials (`_exponential_sums`), and so are its gradients. Examples go in
+    groups of up to TOGETHER, taken in strides, as neighbours lie on one device.
     """
     shape, width = query.shape, query.shape[-1]
     rows = [jnp.asarray(a, jnp.float32).reshape(-1, width) for a in (query, key, value)]
     count = rows[0].shape[0]
     if not isinstance(count, int):
-        return _attend(*rows, max(LOGITS_AT_ONCE // (EXAMPLES * width), 1)).reshape(shape)
-    group = math.gcd(count, TOGETHER)
-    at_once = max(LOGITS_AT_ONCE // (group * width), 1)
-    groups = [a.reshape(group, -1, width).swapaxes(0, 1) for a in rows]
-    found = jax.lax.map(lambda group: _attend(*group, at_once), groups)
+        return _attend(*rows).reshape(shape)
+    groups = [a.reshape(math.gcd(count, TOGETHER), -1, width).swapaxes(0, 1) for a in rows]
+    found = jax.lax.map(lambda group: _attend(*group), groups)
     return found.swapaxes(0, 1).reshape(shape)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _attend(query, key, value, at_once):
-    """The attention of (B, N), (B, N), (B, N) -> (B, N), for `at_once` queries at a time."""
-    return _attend_forward(query, key, value, at_once)[0]
+@jax.custom_vjp
+def _attend(query, key, value):
+    """The attention of (B, N), (B, N), (B, N) -> (B, N)."""
+    return _attend_forward(query, key, value)[0]
 
 
-def _attend_forward(query, key, value, at_once):
+def _attend_forward(query, key, value):
     """With the means of key and key * value under each query's weights: of them is the gradient
     that the query gets. Keys and values are centred, so that these means lose no digits."""
     centre = value.mean(-1, keepdims=True)
     key, value = key - key.mean(-1, keepdims=True), value - centre
     columns = jnp.stack([jnp.ones_like(key), value, key, key * value], -1)
-
-    def sums(some):
-        return jnp.einsum("bqn,bnc->bqc", _weigh(some, key), columns, precision="highest")
-
-    sums = jax.lax.map(sums, _in_chunks(query, at_once))
-    sums = jnp.moveaxis(sums, 0, 1).reshape(*key.shape[:1], -1, 4)[:, : query.shape[1]]
+    scale, sums = _exponential_sums(query, key, None, columns)
     total, *means = jnp.moveaxis(sums, -1, 0)
     means = [mean / total for mean in means]
-    return means[0] + centre, (query, key, value, total, means)
+    return means[0] + centre, (query, key, value, scale + jnp.log(total), means)
 
 
-def _attend_backward(at_once, saved, gradient):
+def _attend_backward(saved, gradient):
     """With weights w and output o: of the value the sum over queries of w g, of the key that of
     w g q (v - o), of the query g times the covariance of key and value under its weights."""
-    query, key, value, total, (out, mean_key, mean_product) = saved
-    columns = jnp.stack([gradient, gradient * query, gradient * query * out], -1) / total[..., None]
-
-    def add(sums, some):
-        weights = _weigh(some[0], key)
-        # In this order of axes XLA:CPU takes a quarter of the time that "bnc" takes.
-        return sums + jnp.einsum("bqn,bqc->bcn", weights, some[1], precision="highest"), None
-
-    chunks = _in_chunks(query, at_once), _in_chunks(columns, at_once)
-    sums, _ = jax.lax.scan(add, jnp.zeros((key.shape[0], 3, key.shape[1])), chunks)
-    of_value, of_key, of_out = jnp.moveaxis(sums, 1, 0)
+    query, key, value, log_total, (out, mean_key, mean_product) = saved
+    columns = jnp.stack([gradient, gradient * query, gradient * query * out], -1)
+    scale, sums = _exponential_sums(key, query, log_total, columns)
+    of_value, of_key, of_out = jnp.moveaxis(jnp.exp(scale)[..., None] * sums, -1, 0)
     of_query = gradient * (mean_product - out * mean_key)
     return of_query, value * of_key - of_out, of_value
 
@@ -145,21 +130,74 @@ def _attend_backward(at_once, saved, gradient):
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _weigh(query, key):
-    """Weights before their sum is made 1: (B, Q), (B, N) -> (B, Q, N). The largest is 1.
+def _exponential_sums(x, y, shift, columns):
+    """Sums over j of exp(x_i y_j - shift_j) columns_jc, as (scale, sums): exp(scale_i) sums_ic.
 
-    A product's largest value is at an end of the keys: no pass over all of them is needed.
+    x (B, I), y, shift (B, J), columns (B, J, C) -> (B, I), (B, I, C). No exponent may be above 0;
+    or the shift is None, for 0, and the scale the largest exponent, which is at an end of y.
+
+    Of one number x they are smooth functions: made at NODES places between the least and the
+    largest x, they are had anywhere between by their Taylor series, of ORDER terms. Its rest is
+    below REACH^ORDER / ORDER! = 1e-7 of a sum of the columns' magnitudes as long as the product of
+    x's distance to a place and half of y's range is at most REACH. Where the range of x times that
+    of y is larger, by half of which logits differ, every x has its sum made by itself.
     """
-    ends = (query * end(key, -1, keepdims=True) for end in (jnp.max, jnp.min))
-    return jnp.exp(query[..., None] * key[:, None] - jnp.maximum(*ends)[..., None])
+    if x.shape[-1] <= NODES:
+        return _sums_at(x, y, shift, columns)
+    low, high = x.min(-1, keepdims=True), x.max(-1, keepdims=True)
+    least, most = y.min(-1, keepdims=True), y.max(-1, keepdims=True)
+    step = (high - low) / (NODES - 1)
+    near = (step * (most - least) <= 4 * REACH).all()
+    return jax.lax.cond(near, _sums_by_series, _sums_at, x, y, shift, columns)
 
 
-def _in_chunks(rows, size):
-    """(B, N, ...) -> (chunks, B, size, ...), with zeros after the last."""
-    count = rows.shape[1]
-    size = min(size, count)
-    rows = jnp.pad(rows, [(0, 0), (0, -count % size), *[(0, 0)] * (rows.ndim - 2)])
-    return jnp.moveaxis(rows.reshape(rows.shape[0], -1, size, *rows.shape[2:]), 1, 0)
+def _sums_by_series(x, y, shift, columns):
+    low, least = x.min(-1, keepdims=True), y.min(-1, keepdims=True)
+    step = jnp.maximum((x.max(-1, keepdims=True) - low) / (NODES - 1), TINY)
+    half = (y.max(-1, keepdims=True) - least) / 2
+    centre = least + half
+    unit = ((y - centre) / jnp.maximum(half, TINY))[..., None]
+    powers = [columns]
+    for _ in range(ORDER - 1):
+        powers.append(powers[-1] * unit)
+    nodes = low + step * jnp.arange(NODES)
+    scale, moments = _sums_at(nodes, y, shift, jnp.concatenate(powers, -1))
+    index = jnp.round((x - low) / step).astype(jnp.int32)
+    offset = x - jnp.take_along_axis(nodes, index, 1)
+    scale = jnp.take_along_axis(scale, index, 1) + offset * centre
+    terms = jnp.split(jnp.take_along_axis(moments, index[..., None], 1), ORDER, -1)
+    offset = (offset * half)[..., None]
+    sums = terms[-1]
+    for n in reversed(range(1, ORDER)):
+        sums = terms[n - 1] + sums * offset / n
+    return scale, sums
+
+
+def _sums_at(x, y, shift, columns):
+    """As `_exponential_sums`, each x by itself: I times J exponentials, LOGITS_AT_ONCE at a time."""
+
+    def sums(some):
+        exponents = some[..., None] * y[:, None]
+        if shift is None:
+            ends = y.min(-1, keepdims=True), y.max(-1, keepdims=True)
+            scale = jnp.maximum(*(some * end for end in ends))
+            exponents -= scale[..., None]
+        else:
+            scale = jnp.zeros_like(some)
+            exponents -= shift[:, None]
+        weights = jnp.exp(exponents)
+        return scale, jnp.einsum("bij,bjc->bic", weights, columns, precision="highest")
+
+    examples, count = x.shape
+    examples = examples if isinstance(examples, int) else EXAMPLES
+    size = max(LOGITS_AT_ONCE // (examples * y.shape[-1]), 1)
+    if size >= count:
+        return sums(x)
+    chunks = jnp.pad(x, [(0, 0), (0, -count % size)]).reshape(x.shape[0], -1, size)
+    found = jax.lax.map(sums, jnp.moveaxis(chunks, 1, 0))
+    scale, found = (jnp.moveaxis(a, 0, 1) for a in found)
+    rows = x.shape[0], -1
+    return scale.reshape(rows)[:, :count], found.reshape(*rows, columns.shape[-1])[:, :count]
 
 
 class TwoViewFusion(nn.Module):

@@ -119,20 +119,44 @@ def test_last_frame_head_ignores_padding_and_windows_that_do_not_count():
     assert finite((none, gradients))
 
 
-def test_scalar_attention_in_parts_is_exact(monkeypatch):
-    monkeypatch.setattr(fusion, "LOGITS_AT_ONCE", 3 * 2 * 7)  # of 7 queries 3, 3 and 1
-    inputs = tuple(drawn(2, 7, seed=i) for i in range(3))
-    probe = drawn(2, 7, seed=3)
+@pytest.mark.parametrize(
+    "width, chunk, wide, limit",
+    [
+        (7, 3 * 2 * 7, 1, 1e-6),  # each query by itself, of 7 at a time 3, 3 and 1
+        (200, 2**20, 1, 3e-6),  # by series
+        (200, 2**13, 20, 1e-5),  # too wide for them; exponents of 200 are rounded to 1e-5
+    ],
+)
+def test_scalar_attention_is_exact(monkeypatch, width, chunk, wide, limit):
+    monkeypatch.setattr(fusion, "LOGITS_AT_ONCE", chunk)
+    query, key, value, probe = (drawn(2, width, seed=i) for i in range(4))
+    query = wide * query + 1
 
     def whole(query, key, value):
         weights = jax.nn.softmax(query[:, :, None] * key[:, None, :], -1)
-        return jnp.einsum("bij,bj->bi", weights, value)
+        return jnp.einsum("bij,bj->bi", weights, value, precision="highest")
 
     def probed(attend):
-        return jax.jit(jax.value_and_grad(lambda *a: (attend(*a) * probe).sum(), argnums=(0, 1, 2)))
+        found, pulled = jax.vjp(attend, query, key, value)
+        return found, *pulled(probe)
 
-    compare = partial(np.testing.assert_allclose, rtol=2e-6, atol=1e-6)
-    jax.tree.map(compare, probed(scalar_attention)(*inputs), probed(whole)(*inputs))
+    jitted = jax.jit(lambda: probed(scalar_attention))()
+    with jax.enable_x64():
+        query, key, value, probe = (np.float64(a) for a in (query, key, value, probe))
+        expected = probed(whole)
+    for found, wanted in zip(jitted, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=limit * np.abs(wanted).max())
+
+
+def test_scalar_attention_of_even_numbers():
+    """Where all are the same there is no range to divide by."""
+    query, key, value = jnp.full((2, 100), 3.0), jnp.full((2, 100), -2.0), drawn(2, 100)
+    found, pulled = jax.vjp(scalar_attention, query, key, value)
+    np.testing.assert_allclose(found, value.mean(-1, keepdims=True) + 0 * found, rtol=1e-5)
+    of_query, of_key, of_value = pulled(jnp.ones_like(found))
+    np.testing.assert_allclose(of_value, 1, rtol=1e-5)
+    np.testing.assert_allclose(of_query, 0, atol=1e-5)
+    np.testing.assert_allclose(of_key, 3 * (value - found), atol=1e-4)
 
 
 def test_scalar_attention_of_any_number_of_examples_is_the_same():
