@@ -131,7 +131,7 @@ def jax_step(task: Any, optimizer: Any, batch: dict) -> tuple[Callable[[], None]
     """In our worker: (the package's own step on this batch, what to add to its figures)."""
     import jax
 
-    from abaw_jax.memory import tune_malloc
+    from abaw_jax.memory import trim, tune_malloc
     from abaw_jax.training.partition import make_mesh
     from abaw_jax.training.step import abstract_state, jit_train_step, make_train_step, put_batch
 
@@ -143,6 +143,7 @@ def jax_step(task: Any, optimizer: Any, batch: dict) -> tuple[Callable[[], None]
     start = time.perf_counter()
     compiled = train_step.lower(abstract, put_batch(batch, mesh)).compile()
     seconds = time.perf_counter() - start
+    trim()
     state = init()
 
     def step():

@@ -1,4 +1,4 @@
-"""The program starts itself again once, with its arguments and the tunables, and leaves room."""
+"""How the program keeps memory, leaves room and gives back: each in a process of its own."""
 
 import os
 import subprocess
@@ -40,6 +40,32 @@ def test_leaves_given_tunables_alone():
         "start",
         "glibc.malloc.perturb=0 ['a', 'b c']",
     ]
+
+
+HEAP = """
+import ctypes
+from abaw_jax.memory import trim
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+used = libc.malloc(200 << 20)
+ctypes.memset(used, 1, 200 << 20)
+libc.malloc(1 << 20)  # what lasts lies behind it
+libc.free(used)
+trim()
+now = next(line for line in open("/proc/self/status") if line.startswith("VmRSS"))
+print(int(now.split()[1]) // 1024)
+"""
+
+
+def test_gives_back_what_is_free_inside_the_heap():
+    run = subprocess.run(
+        [sys.executable, "-c", HEAP],
+        env=os.environ | {"GLIBC_TUNABLES": TUNABLES},
+        capture_output=True,
+        check=True,
+    )
+    assert int(run.stdout) < 100
 
 
 STEPS = """

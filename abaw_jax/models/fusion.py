@@ -174,7 +174,7 @@ def _sums_by_series(x, y, shift, columns):
 
 
 def _sums_at(x, y, shift, columns):
-    """As `_exponential_sums`, each x by itself: I times J exponentials, LOGITS_AT_ONCE at a time."""
+    """As `_exponential_sums`, each x by itself: of I J exponentials LOGITS_AT_ONCE at a time."""
 
     def sums(some):
         exponents = some[..., None] * y[:, None]

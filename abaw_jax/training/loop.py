@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from abaw_jax.errors import InputError
+from abaw_jax.memory import trim
 from abaw_jax.tasks.task import Task
 from abaw_jax.training import checkpoint
 from abaw_jax.training.checkpoint import NotFinite
@@ -256,7 +257,9 @@ def _compile(train_step, abstract: TrainState, batch: Any, mesh: Mesh) -> tuple[
     begun = time.perf_counter()
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     compiled = jit_train_step(train_step, shardings, mesh).lower(abstract, batch).compile()
-    return compiled, time.perf_counter() - begun
+    seconds = time.perf_counter() - begun
+    trim()
+    return compiled, seconds
 
 
 @contextlib.contextmanager
