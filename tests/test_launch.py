@@ -32,7 +32,7 @@ def launch(tmp_path):
             env={**os.environ, "PYTHON": str(python)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
         asked = tmp_path / "asked"
         return finished, asked.read_text().splitlines() if asked.exists() else []

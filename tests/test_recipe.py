@@ -31,7 +31,7 @@ from abaw_jax import main
 for line in sys.stdin:
     arguments, environment = json.loads(line)
     if not (child := os.fork()):
-        signal.alarm(300)
+        signal.alarm(1200)
         for number, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         os.environ |= environment
@@ -92,7 +92,7 @@ def whole(tmp_path_factory):
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
     )
     assert finished.returncode == 0, finished.stderr
     return workdir, finished
@@ -195,10 +195,9 @@ def test_killed_anywhere_ends_with_the_same_score(whole, commands, tmp_path):
     workdir, _ = whole
     expected = json.loads((workdir / "results.json").read_text())
     for name in STAGES:
-        process, deadline = commands.start(tmp_path, *SMALL), time.monotonic() + 120
+        process = commands.start(tmp_path, *SMALL)
         while not (tmp_path / name / "stage.json").exists():
             os.kill(process, 0)  # fails where it has ended
-            assert time.monotonic() < deadline
             time.sleep(0.02)
         os.kill(process, signal.SIGKILL)
         assert commands.end().returncode == -signal.SIGKILL

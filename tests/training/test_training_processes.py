@@ -29,7 +29,7 @@ def run_two(workdir, quick, *arguments) -> list[subprocess.CompletedProcess]:
         for index in range(2)
     ]  # fmt: skip
     try:
-        outputs = [process.communicate(timeout=240)[0] for process in running]
+        outputs = [process.communicate(timeout=1200)[0] for process in running]
     finally:
         for process in running:
             process.kill()
