@@ -63,7 +63,7 @@ def small_mobilevit():
 SHALLOW = tuple((*stage[:2], 1, stage[3]) for stage in DDAMFN_STAGES)
 # Name: model, size of the images, gain of the weights: with much more, rounding grows on its way.
 WHOLE = {
-    "efficientnet_b0": (lambda: timm.create_model("efficientnet_b0", num_classes=OUTPUTS), 64, 3.2),
+    "efficientnet_b0": (lambda: timm.create_model("efficientnet_b0", num_classes=OUTPUTS), 64, 3.0),
     "efficientnet_b2": (lambda: timm.create_model("efficientnet_b2", num_classes=OUTPUTS), 64, 2.7),
     # Maps of 12, 6 and 3 pixels: the last is resized for patches of 2.
     "mobilevit_s": (lambda: timm.create_model("mobilevit_s", num_classes=OUTPUTS), 96, 3.0),
