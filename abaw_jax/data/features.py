@@ -49,12 +49,6 @@ def save_feature_settings(
     write_json(pathlib.Path(folder) / _SETTINGS, settings)
 
 
-def load_features(folder: str | os.PathLike, video: str) -> tuple[np.ndarray, np.ndarray]:
-    """One video's (frames int32 (n,), values float32 (n, D)). Raises InputError as the store."""
-    store = FeatureStore(folder)
-    return store.frames(video), store.read(video)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Member:
     """Where one video's values lie in its file."""

@@ -246,7 +246,7 @@ def _bert_form(prefix: str, *, old: bool = False) -> Form:
     return Form(
         (f"{prefix}embeddings.word_embeddings.weight", norm),
         lambda sizes: bert.rules(prefix, old=old),
-        bert.BESIDE,
+        bert.IGNORED,
         bert.transformers_files,
     )
 

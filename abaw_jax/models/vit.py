@@ -39,14 +39,6 @@ def patchify(images: Shaped[AnyArray, "B S S 3"], patch_size: int) -> Shaped[Any
     return rearrange(images, "b (h p) (w q) c -> b (h w) (p q c)", p=patch_size, q=patch_size)
 
 
-def unpatchify(patches: Shaped[AnyArray, "B N P"], patch_size: int) -> Shaped[AnyArray, "B S S 3"]:
-    """Inverse of `patchify`."""
-    grid = int(patches.shape[1] ** 0.5)
-    return rearrange(
-        patches, "b (h w) (p q c) -> b (h p) (w q) c", h=grid, p=patch_size, q=patch_size
-    )
-
-
 class Block(nn.Module):
     """Pre-norm transformer block: (B, N, D) -> (B, N, D)."""
 

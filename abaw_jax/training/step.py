@@ -139,12 +139,6 @@ def abstract_state(
     return jax.jit(init, out_shardings=shardings), abstract
 
 
-def make_state(task: Task, optimizer: Optimizer, **options: Any) -> TrainState:
-    """The initial state, born sharded. Options as for `abstract_state`."""
-    init, _ = abstract_state(task, optimizer, **options)
-    return init()
-
-
 def put_batch(batch: Any, mesh: Mesh) -> Any:
     """This process's part of a batch (NumPy) -> global arrays, examples divided over the mesh."""
     sharding = batch_sharding(mesh)

@@ -26,11 +26,12 @@ def folder(tmp_path):
 
 
 def test_what_is_saved_is_loaded(folder):
-    frames, found = features.load_features(folder, "video10_1_left")
+    store = features.FeatureStore(folder)
+    frames, found = store.frames("video10_1_left"), store.read("video10_1_left")
     assert frames.dtype == np.int32 and found.dtype == np.float32
     np.testing.assert_array_equal(frames, [2, 3, 7])
     np.testing.assert_array_equal(found, values(3))
-    frames, found = features.load_features(folder, "empty")
+    frames, found = store.frames("empty"), store.read("empty")
     assert frames.shape == (0,) and found.shape == (0, WIDTH)
     with np.load(folder / "video10_1_left.npz", allow_pickle=False) as file:
         assert file["frames"].dtype == np.int32 and file["values"].dtype == np.float32
@@ -60,10 +61,10 @@ def test_a_part_is_read_alone_and_by_many_threads(folder):
 def test_files_written_by_plain_numpy_are_read(folder):
     fortran = np.asfortranarray(values(4))
     np.savez(folder / "mine.npz", values=values(4, 3), extra=np.ones(3), frames=np.arange(1, 5))
-    np.testing.assert_array_equal(features.load_features(folder, "mine")[1], values(4, 3))
+    np.testing.assert_array_equal(features.FeatureStore(folder).read("mine"), values(4, 3))
     np.savez(folder / "columns.npz", values=fortran, frames=np.arange(1, 5))
     with pytest.raises(InputError, match=r"columns.npz: .*stored by columns"):
-        features.load_features(folder, "columns")
+        features.FeatureStore(folder).read("columns")
 
 
 @pytest.mark.parametrize(

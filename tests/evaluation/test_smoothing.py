@@ -8,7 +8,6 @@ from sklearn.metrics import f1_score
 
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation import smoothing
-from abaw_jax.evaluation.bias import apply_bias, search_bias
 from abaw_jax.evaluation.predictions import Prediction
 from abaw_jax.evaluation.smoothing import Smoothing, fill_gaps, search_smoothing, smooth_prediction
 from abaw_jax.tracks import EXPR
@@ -241,37 +240,3 @@ def test_grid_names_unknown_kinds():
     assert {c.kind for c in smoothing.smoothing_grid(["box"])} == {"none", "box"}
     with pytest.raises(InputError, match="'mean'"):
         smoothing.smoothing_grid(["mean"])
-
-
-# --- class priors
-
-
-def test_bias_weighs_and_renormalises():
-    values = np.array([[0.5, 0.5], [0.0, 0.0], [0.2, 0.8]], np.float32)
-    got = apply_bias(values, np.log([3, 1]))
-    want = [[0.75, 0.25], [0, 0], [0.6 / 1.4, 0.8 / 1.4]]
-    assert got.dtype == np.float32
-    np.testing.assert_allclose(got, want, atol=1e-6)
-
-
-def test_search_bias_gains_what_it_says():
-    predictions, labels = validation(2)
-    smooth = {
-        v: smooth_prediction(p, len(labels[v]), Smoothing("box", 5)) for v, p in predictions.items()
-    }
-    skewed = {
-        v: Prediction(p.frames, apply_bias(p.values, [1.5, 0, 0, -1, 0, 0, 0, 0.5]))
-        for v, p in smooth.items()
-    }
-    found = search_bias(skewed, labels, EXPR)
-
-    def score(values):
-        parts = [EXPR.evaluate(EXPR.decode(values(v)), rows) for v, rows in labels.items()]
-        return EXPR.summary(sum(parts)).score
-
-    assert score(lambda v: skewed[v].values) == found.score_before
-    weighed = score(lambda v: apply_bias(skewed[v].values.astype(np.float64), found.bias))
-    assert weighed == pytest.approx(found.score, abs=1e-12)
-    assert found.score > found.score_before + 0.02
-    with pytest.raises(InputError, match="fill gaps first"):
-        search_bias(predictions, labels, EXPR)

@@ -14,7 +14,7 @@ from abaw_jax.tracks import AU, EXPR, VA
 from abaw_jax.tracks.together import join_labels
 from abaw_jax.training.partition import make_mesh
 from abaw_jax.training.state import named_leaves
-from abaw_jax.training.step import make_state, make_train_step
+from abaw_jax.training.step import abstract_state, make_train_step
 from configs import expr, va
 
 
@@ -189,7 +189,8 @@ def lowered_step(config, frozen):
     optimizer = parts.make_schedule_optimizer(config.finetune, 4)
     mesh = make_mesh((1, 1, 1), jax.devices()[:1])
     with jax.set_mesh(mesh):
-        state = make_state(task, optimizer, seed=0, batch=batch, mesh=mesh, ema_decay=0.5)
+        init, _ = abstract_state(task, optimizer, seed=0, batch=batch, mesh=mesh, ema_decay=0.5)
+        state = init()
         step = jax.jit(make_train_step(task, optimizer, seed=0, ema_decay=0.5))
         return state, batch, step.lower(state, batch)
 

@@ -24,7 +24,7 @@ from abaw_jax.training.optim import make_optimizer
 from abaw_jax.training.partition import make_mesh
 from abaw_jax.training.rng import stream_keys
 from abaw_jax.training.state import named_leaves
-from abaw_jax.training.step import make_state, make_train_step, put_batch
+from abaw_jax.training.step import abstract_state, make_train_step, put_batch
 
 B, T, D = 8, 6, 5
 RNGS = stream_keys(3, 0)
@@ -254,7 +254,8 @@ def test_the_frozen_branch_stays_and_devices_change_nothing():
     for shape, devices in (((1, 1, 1), jax.devices()[:1]), ((4, 2, 1), jax.devices())):
         mesh = make_mesh(shape, devices)
         with jax.set_mesh(mesh):
-            state = make_state(task, optimizer, seed=0, batch=batch, mesh=mesh, ema_decay=0.5)
+            init, _ = abstract_state(task, optimizer, seed=0, batch=batch, mesh=mesh, ema_decay=0.5)
+            state = init()
             step = jax.jit(make_train_step(task, optimizer, seed=0, accumulate=2, ema_decay=0.5))
             state, metrics = step(state, put_batch(batch, mesh))
         ends.append(jax.device_get((state, metrics["loss"], metrics["grad_norm"])))

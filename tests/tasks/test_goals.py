@@ -26,7 +26,7 @@ from abaw_jax.training.optim import make_optimizer
 from abaw_jax.training.partition import make_mesh
 from abaw_jax.training.rng import stream_keys
 from abaw_jax.training.state import named_leaves
-from abaw_jax.training.step import make_state, make_train_step, put_batch
+from abaw_jax.training.step import abstract_state, make_train_step, put_batch
 
 TRACKS = (VA, AU, EXPR)
 HEADS = (("au", 12), ("expr", 8))
@@ -231,7 +231,8 @@ def one_step(task, batch, shape=(1, 1, 1), accumulate=1):
     mesh = make_mesh(shape, jax.devices()[: int(np.prod(shape))])
     optimizer = make_optimizer(lr=1e-2, steps=9, schedule="constant", eps=1.0)
     with jax.set_mesh(mesh):
-        state = make_state(task, optimizer, seed=0, batch=batch, mesh=mesh)
+        init, _ = abstract_state(task, optimizer, seed=0, batch=batch, mesh=mesh)
+        state = init()
         state = state.replace(params=jax.device_put(frames_params()))
         step = jax.jit(make_train_step(task, optimizer, seed=0, accumulate=accumulate))
         state, metrics = step(state, put_batch(batch, mesh))

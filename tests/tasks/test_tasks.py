@@ -20,7 +20,7 @@ from abaw_jax.tracks import AU, EMI, EXPR, VA
 from abaw_jax.training.optim import make_optimizer
 from abaw_jax.training.partition import make_mesh
 from abaw_jax.training.rng import stream_keys
-from abaw_jax.training.step import make_state, make_train_step
+from abaw_jax.training.step import abstract_state, make_train_step
 
 
 def compiled(make):
@@ -344,7 +344,8 @@ def test_ccc_over_micro_batches_is_their_mean_weighted_by_rows():
     optimizer = make_optimizer(lr=1e-3, steps=5)
     mesh = make_mesh((1, 1, 1), jax.devices()[:1])
     with jax.set_mesh(mesh):
-        state = make_state(task, optimizer, seed=0, batch=batch, mesh=mesh)
+        init, _ = abstract_state(task, optimizer, seed=0, batch=batch, mesh=mesh)
+        state = init()
         step = jax.jit(make_train_step(task, optimizer, seed=0, accumulate=2))
         _, metrics = step(state, batch)
     loss_sum = weight = 0

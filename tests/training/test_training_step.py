@@ -12,7 +12,6 @@ from abaw_jax.training.step import (
     abstract_state,
     jit_train_step,
     make_predict,
-    make_state,
     make_train_step,
     put_batch,
 )
@@ -25,14 +24,11 @@ def run(shape, steps, *, batch_size=16, **options):
     mesh = make_mesh(shape, jax.devices()[: int(np.prod(shape))])
     batches = tiny_batches(0, batch_size)
     with jax.set_mesh(mesh):
-        _, abstract = abstract_state(
+        init, abstract = abstract_state(
             make_tiny_task(), OPTIMIZER, seed=1, batch=next(batches), mesh=mesh,
             ema_decay=options.get("ema_decay"),
         )  # fmt: skip
-        state = make_state(
-            make_tiny_task(), OPTIMIZER, seed=1, batch=next(batches), mesh=mesh,
-            ema_decay=options.get("ema_decay"),
-        )  # fmt: skip
+        state = init()
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         step = make_train_step(make_tiny_task(), OPTIMIZER, seed=1, **options)
         step = jit_train_step(step, shardings, mesh)
@@ -152,7 +148,8 @@ def test_the_step_is_pure():
     mesh = make_mesh((1, 1, 1), jax.devices()[:1])
     batch = next(tiny_batches(0))
     kept = {name: value.copy() for name, value in batch.items()}
-    state = make_state(make_tiny_task(), OPTIMIZER, seed=0, batch=batch, mesh=mesh)
+    init, _ = abstract_state(make_tiny_task(), OPTIMIZER, seed=0, batch=batch, mesh=mesh)
+    state = init()
     first, second = step(state, batch), step(state, batch)
     assert bits(first) == bits(second)
     for name, value in kept.items():
@@ -165,7 +162,8 @@ def test_frozen_parameters_do_not_move_and_cost_no_gradient():
     )
     mesh = make_mesh((1, 1, 1), jax.devices()[:1])
     batch = next(tiny_batches(0))
-    state = make_state(make_tiny_task(), optimizer, seed=0, batch=batch, mesh=mesh)
+    init, _ = abstract_state(make_tiny_task(), optimizer, seed=0, batch=batch, mesh=mesh)
+    state = init()
     after, metrics = jax.jit(make_train_step(make_tiny_task(), optimizer, seed=0))(state, batch)
     assert bits(after.params["mlp"]) == bits(state.params["mlp"])
     assert bits(after.params["head"]) != bits(state.params["head"])
@@ -177,7 +175,8 @@ def test_predict_gives_each_batch_with_its_outputs():
     mesh = make_mesh((8, 1, 1))
     batches = [batch for batch, _ in zip(tiny_batches(0), range(3), strict=False)]
     with jax.set_mesh(mesh):
-        state = make_state(make_tiny_task(), OPTIMIZER, seed=0, batch=batches[0], mesh=mesh)
+        init, _ = abstract_state(make_tiny_task(), OPTIMIZER, seed=0, batch=batches[0], mesh=mesh)
+        state = init()
         predict = make_predict(make_tiny_task(), mesh)
         results = list(predict(state.params, state.model_state, iter(batches)))
         assert list(predict(state.params, state.model_state, iter([]))) == []

@@ -5,19 +5,16 @@ published before 2019 call a norm's scale and shift `gamma` and `beta`. Heads ar
 encoder and are passed over.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from abaw_jax.errors import InputError
 from abaw_jax.interop.keymap import Rule, Shape
 
-PREFIXES = ("bert.", "roberta.")
 # Heads of pre-training and of tasks.
 HEAD = r"(cls|lm_head|classifier|qa_outputs)\..*"
 # These, and buffers.
-BESIDE = (r"(bert\.|roberta\.)?embeddings\.(position_ids|token_type_ids)", HEAD)
-# A pooler that is not wanted holds weights of no use.
-IGNORED = (*BESIDE, r"(bert\.|roberta\.)?pooler\..*")
+IGNORED = (r"(bert\.|roberta\.)?embeddings\.(position_ids|token_type_ids)", HEAD)
 _NORMS = {False: ("weight", "bias"), True: ("gamma", "beta")}
 
 
@@ -50,17 +47,6 @@ def rules(prefix: str = "", *, old: bool = False) -> tuple[Rule, ...]:
         *norm(f"{layer}output.LayerNorm", f"{ours}norm2"),
         *dense(f"{prefix}pooler.dense", "params/pooler", "dense"),
     )
-
-
-RULES = rules()
-
-
-def find_rules(names: Iterable[str]) -> tuple[tuple[Rule, ...], bool]:
-    """The rules for tensors of these names, and whether a pooler is among them."""
-    names = set(names)
-    prefix = next((p for p in PREFIXES if any(name.startswith(p) for name in names)), "")
-    old = f"{prefix}embeddings.LayerNorm.gamma" in names
-    return rules(prefix, old=old), f"{prefix}pooler.dense.weight" in names
 
 
 # Their key -> our field.
