@@ -31,14 +31,11 @@ from absl import flags
 from abaw_jax import command
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.align import Aligned, align
+from abaw_jax.evaluation.combination import METHODS, TUNED, Combination, apply
 from abaw_jax.evaluation.confidence import split_hash
 from abaw_jax.evaluation.ensemble import (
-    METHODS,
-    TUNED,
-    Combination,
     Labelled,
     Result,
-    apply,
     compare_with_best,
     evaluate_ensemble,
     label_rows,

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from abaw_jax.data.records import IMAGE_SET, load_index
 from abaw_jax.errors import InputError, unknown_name, within
-from abaw_jax.evaluation.ensemble import METHODS
+from abaw_jax.evaluation.combination import METHODS
 from abaw_jax.evaluation.scenes import read_scenes
 from abaw_jax.evaluation.smoothing import smoothing_grid
 from abaw_jax.evaluation.stacking import is_choice

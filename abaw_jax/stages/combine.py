@@ -14,11 +14,10 @@ import numpy as np
 from abaw_jax.data.records import Index, load_index
 from abaw_jax.errors import InputError, unknown_name
 from abaw_jax.evaluation.align import Aligned, align
+from abaw_jax.evaluation.combination import TUNED, apply
 from abaw_jax.evaluation.ensemble import (
-    TUNED,
     Labelled,
     Result,
-    apply,
     evaluate_ensemble,
     label_rows,
     score_members,

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from abaw_jax.data.records import load_index
+from abaw_jax.evaluation.combination import TUNED
 from abaw_jax.evaluation.confidence import split_hash
 from abaw_jax.evaluation.decision import Decision, Tuned, tune_decision
-from abaw_jax.evaluation.ensemble import TUNED
 from abaw_jax.evaluation.predictions import Prediction, load_predictions, save_prediction
 from abaw_jax.evaluation.report import write_report
 from abaw_jax.evaluation.smoothing import smoothing_grid

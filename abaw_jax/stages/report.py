@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from abaw_jax.data.records import IMAGE_SET, Index
+from abaw_jax.evaluation.combination import TUNED
 from abaw_jax.evaluation.confidence import bootstrap, video_statistics, video_table
 from abaw_jax.evaluation.decision import Decision, Tuned
-from abaw_jax.evaluation.ensemble import TUNED
 from abaw_jax.evaluation.folds import group_names
 from abaw_jax.evaluation.predictions import Prediction
 from abaw_jax.evaluation.report import Timeline

@@ -10,11 +10,8 @@ from toy_tracks import KINDS, NUMBERS, SWITCHES, draw_labels, draw_member
 
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.align import align
+from abaw_jax.evaluation.combination import METHODS, TUNED, Combination, apply
 from abaw_jax.evaluation.ensemble import (
-    METHODS,
-    TUNED,
-    Combination,
-    apply,
     compare_with_best,
     evaluate_ensemble,
     label_rows,

@@ -9,7 +9,8 @@ import pytest
 from test_ensemble_stage import ROWS, VIDEOS, draw_values, make_context, read
 
 from abaw_jax.errors import InputError
-from abaw_jax.evaluation.ensemble import Combination, apply, evaluate_ensemble
+from abaw_jax.evaluation.combination import Combination, apply
+from abaw_jax.evaluation.ensemble import evaluate_ensemble
 from abaw_jax.evaluation.matching import Matching
 from abaw_jax.evaluation.predictions import load_predictions, save_prediction
 from abaw_jax.evaluation.scenes import write_scenes
