@@ -29,18 +29,10 @@ from flax import traverse_util
 from abaw_jax.data.tokens import check_vocabulary, copy_tokenizer, find_tokenizer, load_tokenizer
 from abaw_jax.errors import InputError
 from abaw_jax.files import read_json
-from abaw_jax.interop.architectures import (
-    ARCHITECTURES,
-    Architecture,
-    Arrays,
-    Form,
-    Sizes,
-    is_ignored,
-    make_shapes,
-    recognise,
-)
+from abaw_jax.interop.architectures import ARCHITECTURES, is_ignored, make_shapes, recognise
 from abaw_jax.interop.archive import load_model, save_model
 from abaw_jax.interop.conventions import CLASSES, NORMALISED
+from abaw_jax.interop.forms import Architecture, Arrays, Form, Sizes
 from abaw_jax.interop.keymap import read_tensors, write_tensors
 from abaw_jax.interop.tensors import (
     BFLOAT16,

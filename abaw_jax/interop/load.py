@@ -12,10 +12,11 @@ import numpy as np
 
 from abaw_jax.errors import InputError
 from abaw_jax.files import read_json
-from abaw_jax.interop.architectures import ARCHITECTURES, Architecture, make_shapes
+from abaw_jax.interop.architectures import ARCHITECTURES, make_shapes
 from abaw_jax.interop.archive import check_variables, load_model
 from abaw_jax.interop.convert import KIND, describe
 from abaw_jax.interop.export import MAKERS, load_predict
+from abaw_jax.interop.forms import Architecture
 from abaw_jax.interop.inputs import TAKE
 from abaw_jax.tasks.task import normalise_by_channel, normalise_by_image
 
