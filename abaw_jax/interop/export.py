@@ -26,6 +26,7 @@ from abaw_jax.data.views import FACE
 from abaw_jax.errors import InputError
 from abaw_jax.files import atomic_write
 from abaw_jax.interop.archive import check_variables, load_model, save_model
+from abaw_jax.models.families import VIT
 from abaw_jax.stages.parts import make_finetune_task, make_second_task, make_sequence_task
 from abaw_jax.tasks.task import Task
 from abaw_jax.tracks import TRACKS
@@ -125,6 +126,10 @@ def save_export(
     save_model(folder, variables, config)
     if not stablehlo:
         return
+    if config.get("encoder", {}).get("family", VIT) != VIT:
+        # In the one operation of convolutions that all backends know.
+        portable = {**config, "encoder": {**config["encoder"], "form": "grouped"}}
+        task, _ = make_task(portable, folder / "config.json")
     save_program(folder, _prediction(task), variables, lambda b: example_inputs(config, b))
 
 

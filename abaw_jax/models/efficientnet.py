@@ -44,6 +44,16 @@ SIZES = {
 }
 # Sizes as `hsemotion` has them (arXiv 2403.11590).
 PIXELS = {"B0": Pixels(224, **IMAGENET), "B2": Pixels(260, **IMAGENET)}
+# For faces of 48 pixels; not published, chosen here: maps of 24, 12, 6 pixels, 0.65 M parameters.
+SMALL = dict(
+    last=512,
+    stages=(
+        Stage(1, 3, 1, 1, 24),
+        Stage(3, 3, 1, 4, 32),
+        Stage(3, 3, 2, 4, 64),
+        Stage(4, 3, 2, 4, 112),
+    ),
+)
 
 
 def scale_width(width: int, factor: float) -> int:
@@ -135,12 +145,14 @@ class EfficientNet(nn.Module):
     """Images (B, S, S, 3), scaled as `PIXELS` says, -> the mean of the last map, float32 (B, D).
 
     drop_path: the rate grows linearly from 0 at the first block and would reach this after the
-    last; Tan and Le 2019 train with 0.2. form: as `models.convolution.find_form`.
+    last; Tan and Le 2019 train with 0.2. last: width of a feature before it is scaled. form: as
+    `models.convolution.find_form`.
     """
 
     width_factor: float = 1.0
     depth_factor: float = 1.0
     stages: tuple[Stage, ...] = STAGES
+    last: int = 1280
     drop_path: float = 0.0
     form: str | None = None
     dtype: DTypeLike = jnp.float32
@@ -148,7 +160,7 @@ class EfficientNet(nn.Module):
     @property
     def width(self) -> int:
         """Numbers of a feature: 1280 of B0, 1408 of B2."""
-        return scale_width(1280, self.width_factor)
+        return scale_width(self.last, self.width_factor)
 
     @property
     def scaled_stages(self) -> tuple[Stage, ...]:

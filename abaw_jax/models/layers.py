@@ -6,6 +6,7 @@ S side of an image   K kept patches   Q queries   E width of a head, D / H
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
 import flax.linen as nn
@@ -116,6 +117,22 @@ class BatchNorm(nn.Module):
             used_variance + self.epsilon
         )
         return (normalised * scale + bias).astype(self.dtype)
+
+
+def keep_norms(frozen: Callable[[str], bool]) -> AbstractContextManager[None]:
+    """A context in which BatchNorms whose parameters are frozen do in training what they do
+    elsewhere: they normalise by their running statistics, which stay as they are.
+
+    frozen: path of a parameter ('encoder/stem/norm/scale') -> bool.
+    """
+
+    def intercept(call, args, kwargs, context):
+        module = context.module
+        if isinstance(module, BatchNorm) and frozen("/".join((*module.path, "scale"))):
+            kwargs = {**kwargs, "train": False}
+        return call(*args, **kwargs)
+
+    return nn.intercept_methods(intercept)
 
 
 def draw_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> Bool[jax.Array, "..."]:

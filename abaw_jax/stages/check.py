@@ -13,9 +13,10 @@ from abaw_jax.evaluation.combination import METHODS
 from abaw_jax.evaluation.scenes import read_scenes
 from abaw_jax.evaluation.smoothing import smoothing_grid
 from abaw_jax.evaluation.stacking import is_choice
-from abaw_jax.models.heads import POOLINGS
+from abaw_jax.models.families import FAMILIES, VIT
 from abaw_jax.models.vit import POSITIONS
 from abaw_jax.recipe import Context
+from abaw_jax.stages.check_encoder import check_family, check_frozen
 from abaw_jax.stages.check_sequence import check_sequence
 from abaw_jax.stages.class_weights import WEIGHT_RULES, parse_weight_rule
 from abaw_jax.stages.encoder import check_encoder, check_labels
@@ -46,8 +47,8 @@ MOST_VIDEOS = 12  # that a report shows over time
 CHOICES = {
     "image.normalise": NORMALISATIONS,
     "encoder.dtype": DTYPES,
+    "encoder.family": (VIT, *FAMILIES),
     "encoder.positions": POSITIONS,
-    "finetune.pooling": POOLINGS,
 }
 COUNTS = (
     "image.size",
@@ -76,10 +77,12 @@ LOSS_KEYS = (
     "positive_weights",
 )  # fmt: skip
 # What must be a multiple of what; sin-cos positions take a width in two parts an axis.
-MULTIPLES = (
+OF_VIT = (
     ("image.size", "encoder.patch_size"),
     ("encoder.width", "encoder.heads"),
     ("encoder.width", 4),
+)
+MULTIPLES = (
     ("pretrain.decoder_width", "pretrain.decoder_heads"),
     ("pretrain.decoder_width", 4),
 )
@@ -98,7 +101,7 @@ def check_config(config: Any, mesh: Mesh) -> None:
     for path in COUNTS:
         if value(path) < 1:
             raise InputError(f"config.{path}: {value(path)}; expected at least 1")
-    for path, of in MULTIPLES:
+    for path, of in (*(OF_VIT if config.encoder.family == VIT else ()), *MULTIPLES):
         divisor, name = (value(of), f"config.{of} = {value(of)}") if of != 4 else (4, "4")
         if value(path) < 1 or divisor < 1 or value(path) % divisor:
             raise InputError(f"config.{path}: {value(path)}; expected a multiple of {name}")
@@ -110,7 +113,8 @@ def check_config(config: Any, mesh: Mesh) -> None:
             raise InputError(f"config.{path}: {value(path)}; expected 0 up to below 1")
     with within("config.corpus"):
         make_cleaning(config.corpus)
-    _check_frozen(config)
+    check_family(config)
+    check_frozen(config)
     check_views(config)
     check_encoder(config)
     check_start(config)
@@ -194,21 +198,6 @@ def _check_images(context: Context) -> None:
         raise InputError(
             f"config.ensemble.kinds: {tuple(config.ensemble.kinds)}; images do not follow on one "
             "another: expected ()"
-        )
-
-
-def _check_frozen(config: Any) -> None:
-    """Raise InputError for frozen blocks that the encoder lacks, or that nothing has trained."""
-    count, depth = config.finetune.frozen_blocks, config.encoder.depth
-    if not 0 <= count <= depth:
-        raise InputError(
-            f"config.finetune.frozen_blocks: {count}; expected 0 to config.encoder.depth = {depth}"
-        )
-    section, trained = config.finetune, config.pretrain.epochs
-    if count and not (trained or section.encoder or section.start):
-        raise InputError(
-            f"config.finetune.frozen_blocks: {count} blocks that nothing has trained; set it to 0, "
-            "or config.pretrain.epochs above 0"
         )
 
 

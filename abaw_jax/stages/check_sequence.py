@@ -6,10 +6,11 @@ from typing import Any
 
 from abaw_jax.errors import InputError, within
 from abaw_jax.models import fusion
+from abaw_jax.models.families import VIT
 from abaw_jax.models.heads import BETWEEN
 from abaw_jax.models.layers import MASKED
 from abaw_jax.models.sequence import HEADS, POSITIONS
-from abaw_jax.stages.parts import SEQUENCE_MODELS, make_second_task
+from abaw_jax.stages.parts import SEQUENCE_MODELS, make_encoder, make_second_task
 from abaw_jax.tracks import TRACKS
 
 CHOICES = {
@@ -120,7 +121,8 @@ def _check_width(config: Any) -> None:
         if section.fuse == "concatenation":
             width, name = 2 * width, f"twice {name}"
     elif set(section.modalities) <= set(config.finetune.views):
-        width, name = config.encoder.width, "config.encoder.width"
+        width = make_encoder(config).width
+        name = "config.encoder.width" if config.encoder.family == VIT else "that of its features"
         if (views := len(section.modalities)) > 1:
             width, name = views * width, f"{name} of {views} views"
     else:

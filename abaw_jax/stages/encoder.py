@@ -14,15 +14,17 @@ from abaw_jax.errors import InputError, unknown_name
 from abaw_jax.files import read_json
 from abaw_jax.interop.archive import WEIGHTS
 from abaw_jax.interop.export import make_task
+from abaw_jax.models.families import VIT
 from abaw_jax.recipe import Context
 from abaw_jax.tasks.goals import check_tracks
 from abaw_jax.tracks import TRACKS
 from abaw_jax.tracks.track import Track
 
+OF_VIT = ("patch_size", "width", "depth", "heads")
 # What a given encoder must have as the config says: others' features are of other pixels or widths.
 FITTING = {
     "image": ("size", "normalise", "mean", "std"),
-    "encoder": ("patch_size", "width", "depth", "heads"),
+    "encoder": ("family", *OF_VIT),
     "finetune": ("pooling",),
 }
 
@@ -121,11 +123,14 @@ def _check_given(config: Any) -> Track:
             "expected a 'frame_classifier' of whole faces, as stage finetune makes it"
         )
     make_task(found, folder)
+    found["encoder"].setdefault("family", VIT)  # that of models made before there were others
+    convolutional = config.encoder.family == found["encoder"]["family"] != VIT
     differing = [
         f"config.{part}.{key} is {asked}, its own {own}"
         for part, keys in FITTING.items()
         for key in keys
-        if (asked := _plain(config[part][key])) != (own := found[part].get(key))
+        if not (convolutional and part == "encoder" and key in OF_VIT)
+        and (asked := _plain(config[part][key])) != (own := found[part].get(key))
     ]
     if differing:
         raise InputError(

@@ -29,6 +29,7 @@ from abaw_jax.interop.export import (
     make_task,
     save_export,
 )
+from abaw_jax.models.families import VIT
 from abaw_jax.recipe import STEPS, Context
 from abaw_jax.stages.encoder import frames_track
 from abaw_jax.stages.ensemble import DECIDED, ENSEMBLE, FRAMES, SEQUENCE, read_decisions
@@ -159,7 +160,9 @@ def _crop(context: Context, view: str | None) -> dict[str, Any]:
 
 def _card(context: Context, name: str, config: dict[str, Any], results: dict[str, Any]) -> str:
     """The model card; results: the metrics of the stage `ensemble`."""
-    what, views = "a vision transformer on single face crops", _views(context)
+    views, family = _views(context), context.config.encoder.family
+    encoder = "a vision transformer" if family == VIT else f"the convolutional network {family}"
+    what = f"{encoder} on single face crops"
     if name in views:
         what += f", of which it sees the view `{views[name]}`"
     elif name != FRAMES:

@@ -27,6 +27,7 @@ from abaw_jax.interop.export import make_task
 from abaw_jax.recipe import Context
 from abaw_jax.stages.encoder import frames_track
 from abaw_jax.stages.modalities import extract_modality
+from abaw_jax.stages.parts import make_encoder
 from abaw_jax.stages.text import count_cut, is_learnt
 from abaw_jax.stages.views import features_folder, predictions_folder, tuning_folder
 from abaw_jax.tracks.track import Track
@@ -126,7 +127,8 @@ def _extract_split(context: Context, view: str, split: str, predict, variables, 
         state = {k: v for k, v in variables.items() if k != "params"}
         outputs = predict(variables["params"], state, batches)
     unseen = mean_label(context) if track.per_clip and predicted else None
-    kept = {"features": np.zeros((0, config.encoder.width), np.float32)}
+    width = make_encoder(config).width
+    kept = {"features": np.zeros((0, width), np.float32)}
     if predicted:
         kept["probabilities"] = np.zeros((0, track.outputs), np.float32)
     with tqdm(
@@ -152,7 +154,7 @@ def _extract_split(context: Context, view: str, split: str, predict, variables, 
     save_feature_settings(
         features,
         encoder=encoder,
-        width=config.encoder.width,
+        width=width,
         source_hash=index.content_hash(),
     )
     return total

@@ -38,6 +38,7 @@ from abaw_jax.data.words import fit_vocabulary, split_words, word_features
 from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import content_hash
 from abaw_jax.recipe import Context
+from abaw_jax.stages.parts import make_encoder
 from abaw_jax.stages.prepare import corpus_root
 from abaw_jax.stages.sources import (
     find_recordings,
@@ -353,7 +354,7 @@ def open_stores(context: Context, split: str, only: str | None = None) -> dict[s
     for name in stored(context, only):
         if name in context.config.finetune.views:
             encoder = content_hash(tuning_folder(context, name) / "model")
-            wanted = {"encoder": encoder, "width": context.config.encoder.width}
+            wanted = {"encoder": encoder, "width": make_encoder(context.config).width}
             place = features_folder(context, name) / split
             stores[name] = FeatureStore(place, **wanted, source_hash=source)
         else:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 from abaw_jax.data.transforms import Transform, make_pretrain_transform, make_train_transform
 from abaw_jax.data.views import FACE, VIEWS
 from abaw_jax.errors import InputError
+from abaw_jax.models.families import FAMILIES, VIT
 from abaw_jax.models.heads import FrameClassifier
 from abaw_jax.models.mae import MAE
 from abaw_jax.models.pixels import PixelSequenceModel
@@ -53,9 +55,13 @@ SEQUENCE_OPTIONS = (
 )  # fmt: skip
 
 
-def make_encoder(config: Any) -> ViT:
-    """The ViT of the sections `encoder` and `image`."""
+def make_encoder(config: Any) -> nn.Module:
+    """The encoder of the sections `encoder` and `image`; its `width` is that of a feature."""
     section = config.encoder
+    if (name := section.get("family", VIT)) != VIT:
+        family = FAMILIES[name]
+        drop = {"drop_path": section.drop_path} if family.drops else {}
+        return family.make(form=section.get("form"), dtype=DTYPES[section.dtype], **drop)
     return ViT(
         image_size=config.image.size,
         patch_size=section.patch_size,

@@ -13,7 +13,7 @@ from abaw_jax.errors import InputError
 from abaw_jax.training.state import map_named, named_leaves
 
 BLOCK = re.compile(r"(?:^|/)blocks_(\d+)(?:/|$)")
-STEM = re.compile(r"(?:^|/)(patch_embed|cls_token|pos_embed|mask_token)(?:/|$)")
+STEM = re.compile(r"(?:^|/)(patch_embed|cls_token|pos_embed|mask_token|stem)(?:/|$)")
 UNDECAYED = re.compile(r"(?:^|/)(bias|scale|[a-z_]*token|pos_embed)$")
 
 
@@ -87,7 +87,7 @@ def decay_mask(params: Any) -> Any:
 
 
 def layer_of(path: str) -> int | None:
-    """Layer of a parameter: 0 for patches, tokens and positions, i + 1 for block i, None above."""
+    """Layer of a parameter: 0 below the blocks, i + 1 for block i, None above them."""
     block = BLOCK.search(path)
     return int(block[1]) + 1 if block else 0 if STEM.search(path) else None
 
@@ -109,7 +109,7 @@ def layer_scales(params: Any, layer_decay: float) -> Any:
 
 def freeze_blocks(count: int) -> Callable[[str], bool] | None:
     """What `make_optimizer` takes as `frozen`, so that the first `count` blocks and all below them
-    (patches, tokens, positions) stay as they are; None for 0."""
+    (patches, tokens, positions, a stem) stay as they are; None for 0."""
     if not count:
         return None
 

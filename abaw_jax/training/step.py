@@ -10,6 +10,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from abaw_jax.models.layers import keep_norms
 from abaw_jax.tasks.task import Aux, Task
 from abaw_jax.training.optim import Optimizer
 from abaw_jax.training.partition import RULES, batch_sharding, state_shardings
@@ -30,7 +31,8 @@ def make_train_step(
     """The pure step (state, batch) -> (state, metrics); metrics are name -> (sum, weight).
 
     The gradient is that of sum(loss_sum) / sum(weight) over the global batch, in `accumulate`
-    micro-batches one after another. A batch of weight 0 has gradient 0.
+    micro-batches one after another. A batch of weight 0 has gradient 0. Of what the optimiser
+    leaves alone neither parameters change nor running statistics (`keep_norms`).
     """
 
     def loss(params, model_state, batch, rngs):
@@ -38,7 +40,8 @@ def make_train_step(
             lambda path, leaf: jax.lax.stop_gradient(leaf) if optimizer.frozen(path) else leaf,
             params,
         )
-        return task.loss(params, model_state, batch, rngs, True)
+        with keep_norms(optimizer.frozen):
+            return task.loss(params, model_state, batch, rngs, True)
 
     gradient = jax.value_and_grad(loss, has_aux=True)
 

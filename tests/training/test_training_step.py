@@ -187,3 +187,19 @@ def test_predict_gives_each_batch_with_its_outputs():
             jax.device_get(state.params), jax.device_get(state.model_state), batch
         )
         np.testing.assert_allclose(outputs["y"], direct["y"], atol=1e-6)
+
+
+def test_a_frozen_norm_stays_as_it_is_and_normalises_as_elsewhere():
+    """Its running statistics do not change, and the loss is that of a model that does not train."""
+    frozen = make_optimizer(lr=1e-2, steps=20, frozen=lambda path: not path.startswith("head"))
+    mesh = make_mesh((1, 1, 1), jax.devices()[:1])
+    batch = next(tiny_batches(0, 8))
+    losses = {}
+    for name, optimizer in {"frozen": frozen, "trained": OPTIMIZER}.items():
+        state = make_state(make_tiny_task(), optimizer, seed=1, batch=batch, mesh=mesh)
+        state = state.replace(model_state=jax.tree.map(lambda x: x + 2.0, state.model_state))
+        before = bits(state.model_state)
+        after, metrics = make_train_step(make_tiny_task(), optimizer, seed=1)(state, batch)
+        assert (bits(after.model_state) == before) == (name == "frozen")
+        losses[name] = float(metrics["loss"][0])
+    assert losses["frozen"] != losses["trained"]

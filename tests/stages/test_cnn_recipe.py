@@ -1,0 +1,112 @@
+"""A convolutional encoder in a recipe: tuned, its features extracted, a sequence model on them."""
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+from test_encoder import VIDEOS, make_config, make_video
+
+from abaw_jax.data.features import FeatureStore
+from abaw_jax.data.records import Split, write_corpus
+from abaw_jax.errors import InputError
+from abaw_jax.interop.archive import load_model
+from abaw_jax.interop.export import load_predict, load_program, save_export
+from abaw_jax.models import families
+from abaw_jax.models.efficientnet import EfficientNet, Stage
+from abaw_jax.recipe import Context
+from abaw_jax.stages import extract, finetune, sequence
+from abaw_jax.stages.check import check_config
+from abaw_jax.training.partition import make_mesh
+from configs import expr
+
+NAME, WIDTH = "efficientnet_small", 24
+STAGES = (Stage(1, 3, 1, 1, 8), Stage(1, 3, 2, 2, 8))
+
+
+def make_tiny(**given):
+    return EfficientNet(stages=STAGES, last=WIDTH, **given)
+
+
+def of_family(config, name=NAME):
+    config.encoder.update(family=name, drop_path=0.0)
+    config.finetune.pooling = "none"
+    return config
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """(context, what finetune, extract and sequence returned)."""
+    config = of_family(make_config(expr, "tiny"))
+    config.finetune.batch_size = 16
+    config.sequence.epochs = 1.0
+    context = Context(
+        ml_collections.FrozenConfigDict(config),
+        tmp_path_factory.mktemp("cnn"),
+        make_mesh((1, 1, 1), jax.devices()[:1]),
+    )
+    rng = np.random.default_rng(0)
+    splits = [Split(s, [make_video(v, rng) for v in videos]) for s, videos in VIDEOS.items()]
+    write_corpus(context.folder("prepare") / "records", "test", splits, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(families.FAMILIES, NAME, families.Family(make_tiny, len(STAGES), True))
+        check_config(config, context.mesh)
+        yield context, finetune.run(context), extract.run(context), sequence.run(context)
+
+
+def test_it_goes_through_the_stages(done):
+    context, tuned, extracted, of_sequences = done
+    variables, config = load_model(context.folder("finetune") / "model")
+    assert config["encoder"]["family"] == NAME
+    assert np.abs(variables["batch_stats"]["encoder"]["stem"]["norm"]["mean"]).max() > 0
+    assert 0 < tuned["score"] < 1 and 0 < extracted["score"] < 1
+    store = FeatureStore(context.folder("extract") / "features" / "validation", width=WIDTH)
+    assert store.read("4").shape[1] == WIDTH and np.ptp(store.read("4")) > 0
+    assert np.isfinite(of_sequences["score"])
+
+
+def test_what_is_exported_predicts_the_same(done, tmp_path):
+    """By the program too, whose convolutions are the one operation."""
+    variables, config = load_model(done[0].folder("finetune") / "model")
+    save_export(tmp_path, variables, config, "card")
+    images = {"image": np.random.default_rng(1).integers(0, 256, (3, 8, 8, 3), np.uint8)}
+    found = [load(tmp_path)(images)["probabilities"] for load in (load_predict, load_program)]
+    np.testing.assert_allclose(*found, atol=1e-5)
+    assert (tmp_path / "model.stablehlo").stat().st_size and np.ptp(found[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "named"),
+    [
+        (NAME, {"finetune.pooling": "mean"}, "finetune.pooling: 'mean' with .* expected 'none'"),
+        (NAME, {"pretrain.epochs": 1.0}, "pretrain.epochs: 1.0 .* expected 0: it has no patches"),
+        (NAME, {"sequence.pixels": True}, "sequence.pixels: True .* expected False"),
+        (NAME, {"encoder.remat": True}, "encoder.remat: True .* expected False"),
+        (NAME, {"finetune.frozen_blocks": 9}, "expected 0 to the blocks of efficientnet_small, "),
+        (NAME, {"finetune.frozen_blocks": 1}, "nothing has trained; .* or give finetune.start"),
+        ("ddamfn", {"encoder.drop_path": 0.1}, "drop_path: 0.1 with .*'ddamfn'; expected 0"),
+        ("mobilefacenet", {}, r"image.size is 8, its own 112; config.image.mean is \(0.485"),
+        ("vit", {}, "finetune.pooling: 'none' with config.encoder.family 'vit'; expected one of"),
+        ("resnet", {}, "encoder.family: 'resnet'; expected one of vit, efficientnet_b0"),
+    ],
+)
+def test_what_a_family_cannot_be_or_do_is_named_in_one_line(name, changes, named):
+    config = of_family(make_config(expr, "tiny"), name)
+    for path, value in changes.items():
+        section, key = path.split(".")
+        config[section][key] = value
+    with pytest.raises(InputError, match=f"^config.*{named}") as caught:
+        check_config(config, make_mesh())
+    assert "\n" not in str(caught.value)
+
+
+def test_every_family_is_as_wide_as_it_says():
+    for name, family in families.FAMILIES.items():
+        if name == "efficientnet_b2":  # as the one before, and more of it
+            continue
+        size = family.pixels.size if family.pixels else 48
+        module = family.make()
+        image = jax.ShapeDtypeStruct((2, size, size, 3), np.float32)
+        features, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), image)
+        assert features.shape == (2, module.width), name
+        blocks = {part for part in variables["params"] if part.startswith("blocks_")}
+        assert blocks == {f"blocks_{i}" for i in range(family.blocks)}, name
