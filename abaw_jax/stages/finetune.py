@@ -16,7 +16,9 @@ With `finetune.target` another thing is learnt in place of the track, which is r
 others' share rises to 1 over that part of the schedule. The score is the track's.
 """
 
+import functools
 import math
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -151,6 +153,7 @@ def _tune(context: Context, view: str, number: int) -> TrainResult:
         best=track.score_name,
         ema_decay=section.ema_decay or None,
         initial_params=pretrained(context),
+        initial_state=started_state(context),
         label=f"finetune {view}" if number else "finetune",
         metadata={"classes": list(track.classes), **output_classes(section, track)},
     )
@@ -193,17 +196,32 @@ def pretrained(context: Context) -> Callable[[Any], Any] | None:
     without either."""
     folder = context.folder("pretrain") / "model"
     if context.config.finetune.get("start"):
-        folder, given = context.config.finetune.start, load_start(context.config)
+        folder, given = context.config.finetune.start, load_start(context.config)["params"]
     elif is_pretrained(context.config):
         given = {"encoder": load_model(folder)[0]["params"]["encoder"]}
     else:
         return None
+    return functools.partial(_put_in, given, folder)
 
-    def initial(params: Any) -> Any:
-        check_variables(given, {name: params[name] for name in given}, folder)
-        return {**params, **jax.tree.map(jnp.asarray, given)}
 
-    return initial
+def started_state(context: Context) -> Callable[[Any], Any] | None:
+    """Puts the running statistics that the first weights have into a fresh model state; None
+    where there are none."""
+    folder = context.config.finetune.get("start")
+    given = load_start(context.config) if folder else {}
+    given = {name: tree for name, tree in given.items() if name != "params"}
+
+    def initial(state: Any) -> Any:
+        put = {name: _put_in(tree, folder, state[name]) for name, tree in given.items()}
+        return {**state, **put}
+
+    return initial if given else None
+
+
+def _put_in(given: Any, folder: pathlib.Path | str, fresh: Any) -> Any:
+    """Fresh arrays with those that are given, which are of a model in `folder`."""
+    check_variables(given, {name: fresh[name] for name in given}, folder)
+    return {**fresh, **jax.tree.map(jnp.asarray, given)}
 
 
 def make_evaluate(

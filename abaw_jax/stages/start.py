@@ -1,10 +1,12 @@
 """Public weights with which fine-tuning starts, in place of the run's own pre-training.
 
-`finetune.start` names the folder of a converted ViT or masked autoencoder (`abaw_jax.convert`).
-Its encoder must be the one that the config describes: sizes, positions, pixels.
+`finetune.start` names the folder of a converted encoder (`abaw_jax.convert`): a ViT, a masked
+autoencoder, a convolutional one. It must be the one that the config describes: family, sizes,
+positions, pixels. A folder finetune/model of another run does as well, whatever it has learnt.
 """
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from abaw_jax.errors import InputError
@@ -12,9 +14,12 @@ from abaw_jax.files import read_json
 from abaw_jax.interop.architectures import ARCHITECTURES, make_shapes
 from abaw_jax.interop.archive import WEIGHTS, check_variables, load_model
 from abaw_jax.interop.convert import describe
+from abaw_jax.interop.export import make_task
+from abaw_jax.models.families import FAMILIES, VIT
 
-ENCODER = ("patch_size", "width", "depth", "heads", "positions", "epsilon")
+OF_VIT = ("patch_size", "width", "depth", "heads", "positions", "epsilon")
 IMAGE = ("size", "normalise", "mean", "std")
+CLASSIFIER = "frame_classifier"  # the kind of model that the stage finetune makes
 
 
 def start_folder(config: Any) -> pathlib.Path:
@@ -35,36 +40,68 @@ def check_start(config: Any) -> None:
     if config.finetune.encoder:
         raise InputError("config.finetune: start and encoder; expected one of the two")
     folder = start_folder(config)
-    description = describe(read_json(folder / "config.json"), folder)
-    if description["architecture"] not in ("vit", "mae"):
+    check_fit(config, "start", folder, read_json(folder / "config.json"))
+
+
+def check_fit(config: Any, key: str, folder: pathlib.Path, found: Mapping[str, Any]) -> None:
+    """Raise InputError, naming `finetune.<key>`, where a model is not of the config's encoder.
+
+    found: its config.json.
+    """
+    encoder, image = _describe_encoder(found, folder)
+    asked = config.encoder.family
+    if encoder.get("family") != asked:
         raise InputError(
-            f"config.finetune.start: {folder} holds a {description['architecture']}; expected a "
-            "ViT or a masked autoencoder"
+            f"config.finetune.{key}: {folder} holds {encoder.get('family') or found.get('kind')}; "
+            f"expected {asked}, as config.encoder.family says"
         )
-    wanted = {f"encoder.{key}": config.encoder[key] for key in ENCODER}
-    wanted |= {f"image.{key}": config.image[key] for key in IMAGE}
-    found = {f"encoder.{key}": description["model"][key] for key in ENCODER}
-    found |= {f"image.{key}": description["image"][key] for key in IMAGE}
+    wanted = {f"encoder.{name}": config.encoder[name] for name in OF_VIT if asked == VIT}
+    wanted |= {f"image.{name}": config.image[name] for name in IMAGE}
+    own = {f"encoder.{name}": value for name, value in encoder.items()}
+    own |= {f"image.{name}": value for name, value in image.items()}
     differing = [
-        f"config.{key} is {asked}, its own {found[key]}"
-        for key, asked in wanted.items()
-        if (list(asked) if isinstance(asked, tuple) else asked) != found[key]
+        f"config.{name} is {value}, its own {own.get(name)}"
+        for name, value in wanted.items()
+        if (list(value) if isinstance(value, tuple) else value) != own.get(name)
     ]
     if differing:
         raise InputError(
-            f"config.finetune.start: {folder} does not fit: {'; '.join(differing)}; set what "
+            f"config.finetune.{key}: {folder} does not fit: {'; '.join(differing)}; set what "
             "differs as it has it, or convert it anew"
         )
 
 
+def _describe_encoder(
+    found: Mapping[str, Any], folder: pathlib.Path
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """(what the section `encoder` says of a model's encoder, its section `image`); of one that sees
+    no images nothing."""
+    if found.get("kind") == CLASSIFIER:
+        encoder = {"family": VIT, "positions": "sincos", "epsilon": 1e-6, **found["encoder"]}
+        return encoder, found["image"]
+    description = describe(found, folder)
+    architecture, sizes = description["architecture"], description["model"]
+    if architecture in ("vit", "mae"):
+        return {"family": VIT, **sizes}, description["image"]
+    public = {family.public: name for name, family in FAMILIES.items() if family.public}
+    family = public.get((architecture, sizes.get("size")), architecture)
+    return {"family": family}, description.get("image", {})
+
+
 def load_start(config: Any) -> dict[str, Any]:
-    """Parameters of a frame classifier that the weights have: `encoder`, and `fc_norm` where it
-    is of the feature that `finetune.pooling` asks for."""
+    """What a frame classifier takes of the weights: {'params': `encoder`, and `fc_norm` where it
+    is of the feature that `finetune.pooling` asks for, 'batch_stats': `encoder` if it has any}."""
     folder = start_folder(config)
     variables, found = load_model(folder)
-    description = describe(found, folder)
-    architecture, sizes = ARCHITECTURES[description["architecture"]], description["model"]
-    check_variables(variables, make_shapes(architecture, sizes), folder)
-    same = sizes.get("pooling") == config.finetune.pooling
-    names = ("encoder", "fc_norm") if same else ("encoder",)
-    return {name: variables["params"][name] for name in names}
+    if found.get("kind") == CLASSIFIER:
+        shapes, pooling = make_task(found, folder)[1], found["finetune"]["pooling"]
+    else:
+        description = describe(found, folder)
+        architecture, sizes = ARCHITECTURES[description["architecture"]], description["model"]
+        shapes, pooling = make_shapes(architecture, sizes), sizes.get("pooling")
+    check_variables(variables, shapes, folder)
+    names = ("encoder", "fc_norm") if pooling == config.finetune.pooling else ("encoder",)
+    return {
+        collection: {name: tree[name] for name in names if name in tree}
+        for collection, tree in variables.items()
+    }

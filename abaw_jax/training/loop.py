@@ -75,6 +75,7 @@ def train(
     ema_decay: float | None = None,
     accumulate: int = 1,
     initial_params: Callable[[Any], Any] | None = None,
+    initial_state: Callable[[Any], Any] | None = None,
     metadata: dict[str, Any] | None = None,
     keep: int = 2,
     rules: Any = RULES,
@@ -91,7 +92,8 @@ def train(
         the EMA where there is one. best: the figure to maximise. patience: stop after this many
         evaluations in a row without a better `best`.
     save_every, log_every: in steps; each evaluation and the last step are saved as well.
-    initial_params: params -> params, applied to a fresh run only (pre-trained weights).
+    initial_params, initial_state: params -> params and model_state -> model_state, applied to a
+        fresh run only (pre-trained weights, and their running statistics).
     metadata: JSON values kept in every checkpoint (class names, ...); a checkpoint whose values
         differ is refused. keep: how many newest checkpoints stay, beside the best.
     rules: sharding table. label, unit: words for the progress bar and the log.
@@ -109,7 +111,7 @@ def train(
             checkpoint.open_checkpoints(workdir / "checkpoints", keep=keep, best=best)
         )
         run = _open_run(
-            task, optimizer, manager, make_batches, initial_params, metadata or {},
+            task, optimizer, manager, make_batches, (initial_params, initial_state), metadata or {},
             seed=seed, mesh=mesh, ema_decay=ema_decay, rules=rules, accumulate=accumulate,
         )  # fmt: skip
         state, step, progress = run.state, run.step, run.progress
@@ -182,7 +184,7 @@ class _Run(NamedTuple):
 
 
 def _open_run(
-    task, optimizer, manager, make_batches, initial_params, metadata,
+    task, optimizer, manager, make_batches, initial, metadata,
     *, seed, mesh, ema_decay, rules, accumulate,
 ) -> _Run:  # fmt: skip
     """State, born sharded or read back, and the batches from its step on."""
@@ -195,7 +197,7 @@ def _open_run(
     )
     restored = checkpoint.restore(manager, abstract)
     if restored is None:
-        state, step, progress = _with_initial(init(), initial_params), 0, Progress(metadata)
+        state, step, progress = _with_initial(init(), *initial), 0, Progress(metadata)
     else:
         state, saved = restored
         step = saved["step"]
@@ -227,12 +229,24 @@ def _global_batch(first: Any, mesh: Mesh) -> tuple[Any, int]:
     return shapes, size
 
 
-def _with_initial(state: TrainState, initial_params: Callable | None) -> TrainState:
-    """The state with initial_params(params); raises InputError where arrays no longer fit."""
+def _with_initial(
+    state: TrainState, initial_params: Callable | None, initial_state: Callable | None
+) -> TrainState:
+    """The state with initial_params(params) and initial_state(model_state); raises InputError where
+    arrays do not fit."""
+    if initial_state is not None:
+        given = _as_laid_out("statistics", state.model_state, initial_state(state.model_state))
+        state = state.replace(model_state=given)
     if initial_params is None:
         return state
-    params = initial_params(state.params)
-    old, new = named_leaves(state.params), named_leaves(params)
+    params = _as_laid_out("parameters", state.params, initial_params(state.params))
+    ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
+    return state.replace(params=params, ema=ema)
+
+
+def _as_laid_out(kind: str, now: Any, given: Any) -> Any:
+    """Given arrays with the types and shardings of those that are there now."""
+    old, new = named_leaves(now), named_leaves(given)
     wrong = [
         f"{name} {getattr(new.get(name), 'shape', 'absent')}, expected "
         f"{getattr(old.get(name), 'shape', 'none')}"
@@ -241,15 +255,11 @@ def _with_initial(state: TrainState, initial_params: Callable | None) -> TrainSt
     ]
     if wrong:
         raise InputError(
-            f"initial parameters: {'; '.join(wrong)}; give weights of the model in the config"
+            f"initial {kind}: {'; '.join(wrong)}; give weights of the model in the config"
         )
-    params = jax.tree.map(
-        lambda now, value: jax.device_put(jnp.asarray(value, now.dtype), now.sharding),
-        state.params,
-        params,
+    return jax.tree.map(
+        lambda now, value: jax.device_put(jnp.asarray(value, now.dtype), now.sharding), now, given
     )
-    ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
-    return state.replace(params=params, ema=ema)
 
 
 def _compile(train_step, abstract: TrainState, batch: Any, mesh: Mesh) -> tuple[Callable, float]:

@@ -10,12 +10,13 @@ from abaw_jax.data.features import FeatureStore
 from abaw_jax.data.records import Split, write_corpus
 from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import load_model
-from abaw_jax.interop.export import load_predict, load_program, save_export
+from abaw_jax.interop.export import load_predict, load_program, make_task, save_export
 from abaw_jax.models import families
 from abaw_jax.models.efficientnet import EfficientNet, Stage
 from abaw_jax.recipe import Context
 from abaw_jax.stages import extract, finetune, sequence
 from abaw_jax.stages.check import check_config
+from abaw_jax.stages.start import check_fit
 from abaw_jax.training.partition import make_mesh
 from configs import expr
 
@@ -72,6 +73,43 @@ def test_what_is_exported_predicts_the_same(done, tmp_path):
     found = [load(tmp_path)(images)["probabilities"] for load in (load_predict, load_program)]
     np.testing.assert_allclose(*found, atol=1e-5)
     assert (tmp_path / "model.stablehlo").stat().st_size and np.ptp(found[0])
+
+
+def test_tuning_starts_from_another_runs_encoder(done, tmp_path):
+    """With its running statistics; of several heads too, which are not taken."""
+    source = done[0].folder("finetune") / "model"
+    variables, saved = load_model(source)
+    config = ml_collections.ConfigDict(done[0].config)
+    config.finetune.start = str(source)
+    check_config(config, done[0].mesh)
+    context = Context(ml_collections.FrozenConfigDict(config), tmp_path, done[0].mesh)
+    shapes = make_task(saved, source)[1]
+    fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    params = finetune.pretrained(context)(fresh["params"])
+    state = finetune.started_state(context)({"batch_stats": fresh["batch_stats"]})
+    jax.tree.map(np.testing.assert_array_equal, params["encoder"], variables["params"]["encoder"])
+    jax.tree.map(np.testing.assert_array_equal, state["batch_stats"], variables["batch_stats"])
+    assert not np.any(params["head"]["kernel"]) and finetune.started_state(done[0]) is None
+    config.encoder.family, config.finetune.pooling = "vit", "mean"
+    with pytest.raises(InputError, match="holds efficientnet_small; expected vit, as config.enc"):
+        check_config(config, done[0].mesh)
+
+
+def test_public_weights_are_of_a_family_and_say_what_pixels_they_take(tmp_path):
+    config = of_family(make_config(expr, "tiny"), "mobilevit_s")
+    unit = {"size": 256, "normalise": "channel", "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
+    found = {
+        "kind": "converted", "architecture": "mobilevit", "image": unit,
+        "model": {"size": "S", "image_size": 256, "outputs": 0},
+    }  # fmt: skip
+    config.image.update({k: tuple(v) if isinstance(v, list) else v for k, v in unit.items()})
+    check_fit(config, "start", tmp_path, found)
+    config.image.size = 224
+    with pytest.raises(InputError, match=r"image.size is 224, its own 256; set what differs"):
+        check_fit(config, "start", tmp_path, found)
+    config.encoder.family = "mobilefacenet"
+    with pytest.raises(InputError, match="holds mobilevit_s; expected mobilefacenet, as config"):
+        check_fit(config, "start", tmp_path, found)
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,16 @@ def test_initial_parameters_enter_a_fresh_run_only(tmp_path):
     assert len(calls) == 1
 
 
+def test_initial_statistics_enter_a_fresh_run(tmp_path):
+    def initial(state):
+        return jax.tree.map(lambda x: np.full(x.shape, 50.0), state)
+
+    result = tiny_train(tmp_path, steps=1, initial_state=initial)
+    assert np.asarray(result.model_state["batch_stats"]["norm"]["mean"]).min() > 40
+    with pytest.raises(InputError, match=r"initial statistics: batch_stats/norm/mean absent"):
+        tiny_train(tmp_path / "other", initial_state=lambda state: {})
+
+
 def test_initial_parameters_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(InputError, match=r"initial .*: head/kernel \(3,\), expected \(8, 1"):
         tiny_train(
