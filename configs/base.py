@@ -238,10 +238,11 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         # One encoder is tuned on each: face, and after it eyes_mouth; names in sequence.modalities.
         views=("face",),
         track="",  # the one that it learns; empty: the config's own; or a key of corpus.also
-        # The folder of a finished run, or of its finetune/model: that encoder is taken as it is,
-        # and neither pre-training nor fine-tuning takes place. Of any track and corpus.
+        # The folder of a finished run, of its finetune/model, or of converted public weights
+        # (`python -m abaw_jax.convert`): that encoder is taken as it is, and neither pre-training
+        # nor fine-tuning takes place. Of any track and corpus.
         encoder="",
-        # The folder of converted public weights (`python -m abaw_jax.convert`): the encoder starts
+        # The folder of converted public weights, or of a run's finetune/model: the encoder starts
         # from them, and there is no pre-training.
         start="",
         pooling="mean",

@@ -1,5 +1,7 @@
 """How published weights want pixels, and in which orders they have outputs."""
 
+from abaw_jax.tracks.affectnet import AFFECTNET
+
 # Pixels from 0 to 1 less the mean, by the deviation. face_mae: of the public face-MAE weights.
 NORMALISED = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -9,10 +11,8 @@ NORMALISED = {
 }
 # Orders of outputs that published weights have, by the names that the tracks give the classes.
 CLASSES = {
-    "affectnet8": (
-        "Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger", "Contempt",
-    ),
-    "affectnet7": ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger"),
+    "affectnet8": AFFECTNET.classes,
+    "affectnet7": AFFECTNET.classes[:-1],
     "alphabetical8": (
         "Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise",
     ),

@@ -27,7 +27,12 @@ from abaw_jax.errors import InputError
 from abaw_jax.files import atomic_write
 from abaw_jax.interop.archive import check_variables, load_model, save_model
 from abaw_jax.models.families import VIT
-from abaw_jax.stages.parts import make_finetune_task, make_second_task, make_sequence_task
+from abaw_jax.stages.parts import (
+    make_encoder_task,
+    make_finetune_task,
+    make_second_task,
+    make_sequence_task,
+)
 from abaw_jax.tasks.task import Task
 from abaw_jax.tracks import TRACKS
 from abaw_jax.tracks.targets import find_target
@@ -39,6 +44,8 @@ MAKERS = {
     "sequence_model": make_sequence_task,
     "two_branches": make_second_task,
 }
+ENCODER = "frame_encoder"  # a kind too: an encoder of images without a head, of no track
+OF_IMAGES = ("frame_classifier", ENCODER)  # kinds that see single images
 Predict = Callable[[dict[str, Any]], dict[str, np.ndarray]]
 
 
@@ -48,6 +55,8 @@ def make_task(config: dict[str, Any], source: object) -> tuple[Task, dict[str, A
     Raises InputError, naming `source`, for a config that no model of this package can be made of.
     """
     kind, track = str(config.get("kind")), str(config.get("track")).lower()
+    if kind == ENCODER:
+        return _build(kind, make_encoder_task, config, source)
     if kind not in MAKERS or track not in TRACKS:
         raise InputError(
             f"{source}: kind {kind!r} of track {config.get('track')!r}; expected one of "
@@ -67,8 +76,15 @@ def make_task(config: dict[str, Any], source: object) -> tuple[Task, dict[str, A
         raise InputError(
             f"{source}: outputs {config.get('outputs')}; this version has {target.track.classes}"
         )
+    return _build(kind, lambda sections: MAKERS[kind](sections, TRACKS[track]), config, source)
+
+
+def _build(
+    kind: str, make: Callable[[Any], Task], config: dict[str, Any], source: object
+) -> tuple[Task, dict[str, Any]]:
+    """What `make_task` gives, by a function of the config."""
     try:
-        task = MAKERS[kind](ml_collections.FrozenConfigDict(config), TRACKS[track])
+        task = make(ml_collections.FrozenConfigDict(config))
         params, state = jax.eval_shape(task.init, jax.random.key(0), example_inputs(config, 1))
     except Exception as error:  # absent keys and impossible values have no one type
         reason = " ".join(str(error).split())[:200]
@@ -81,7 +97,7 @@ def make_task(config: dict[str, Any], source: object) -> tuple[Task, dict[str, A
 def example_inputs(config: dict[str, Any], batch: Any) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of what a model is given: `batch` images, or windows with their mask: of crops, of
     features, or both; or clips as `data.clips.make_clip_reader` has them."""
-    if config["kind"] == "frame_classifier":
+    if config["kind"] in OF_IMAGES:
         size = config["image"]["size"]
         return {"image": jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)}
     window, width = (batch, config["sequence"]["length"]), config["features"]["width"]

@@ -15,7 +15,7 @@ from abaw_jax.files import read_json
 from abaw_jax.interop.architectures import ARCHITECTURES, make_shapes
 from abaw_jax.interop.archive import check_variables, load_model
 from abaw_jax.interop.convert import KIND, describe
-from abaw_jax.interop.export import MAKERS, load_predict
+from abaw_jax.interop.export import ENCODER, MAKERS, OF_IMAGES, load_predict
 from abaw_jax.interop.forms import Architecture
 from abaw_jax.interop.inputs import TAKE
 from abaw_jax.tasks.task import normalise_by_channel, normalise_by_image
@@ -67,10 +67,10 @@ def load(folder: str | pathlib.Path) -> Model:
     folder = pathlib.Path(folder)
     config = read_json(folder / "config.json")
     classes = tuple(config.get("classes", ()))
-    if config.get("kind") not in MAKERS:
+    if config.get("kind") not in (*MAKERS, ENCODER):
         return _load_architecture(folder)
     predict = load_predict(folder)
-    if config["kind"] != "frame_classifier":
+    if config["kind"] not in OF_IMAGES:
         return Model(classes, None, config, predict)
     return Model(
         classes,

@@ -2,7 +2,8 @@
 
 It learns the config's own track, or with `finetune.track` another of the same corpus. With
 `finetune.encoder` nothing is tuned: the classifier of a finished run is taken, of any track and any
-corpus. Where it is of another track than the config's there are no predictions of single frames.
+corpus, or an encoder of public weights (`start.py`). Where it is of another track than the
+config's, or of none, there are no predictions of single frames.
 """
 
 import pathlib
@@ -13,11 +14,14 @@ from abaw_jax.data.views import FACE
 from abaw_jax.errors import InputError, unknown_name
 from abaw_jax.files import read_json
 from abaw_jax.interop.archive import WEIGHTS
-from abaw_jax.interop.export import make_task
+from abaw_jax.interop.convert import KIND as PUBLIC
+from abaw_jax.interop.export import ENCODER, make_task
 from abaw_jax.models.families import VIT
 from abaw_jax.recipe import Context
+from abaw_jax.stages.start import check_fit, find_tracks, pooling_of
 from abaw_jax.tasks.goals import check_tracks
-from abaw_jax.tracks import TRACKS
+from abaw_jax.tracks import EXPR, TRACKS
+from abaw_jax.tracks.affectnet import AFFECTNET
 from abaw_jax.tracks.track import Track
 
 OF_VIT = ("patch_size", "width", "depth", "heads")
@@ -35,12 +39,14 @@ def is_pretrained(config: Any) -> bool:
     return bool(config.pretrain.epochs and not section.encoder and not section.get("start"))
 
 
-def frames_track(context: Context) -> Track:
-    """The track that single frames are predicted of; of a given encoder once it has been taken."""
+def frames_track(context: Context) -> Track | None:
+    """The track that single frames are predicted of; of a given encoder once it has been taken.
+    None of one without a head."""
     section = context.config.finetune
     if not section.get("encoder"):
         return TRACKS[section.get("track") or context.track.key]
-    return TRACKS[_key(read_json(context.folder("finetune") / "model" / "config.json"))]
+    found = read_json(context.folder("finetune") / "model" / "config.json")
+    return None if found["kind"] == ENCODER else TRACKS[_key(found)]
 
 
 def given_folder(config: Any) -> pathlib.Path:
@@ -81,15 +87,16 @@ def check_encoder(config: Any) -> None:
             )
     if tuned is own:
         return
+    name = tuned.name if tuned else "no track"
     if not config.sequence.epochs:
         raise InputError(
-            f"config.finetune.{where}: single frames are predicted of {tuned.name}, and without a "
+            f"config.finetune.{where}: single frames are predicted of {name}, and without a "
             f"sequence model nothing of {own.name}; take an encoder of {own.name}, or of "
             "videos set config.sequence.epochs above 0"
         )
     if "frames" in config.ensemble.members:
         raise InputError(
-            f"config.ensemble.members: frames are predicted of {tuned.name}, as config.finetune."
+            f"config.ensemble.members: frames are predicted of {name}, as config.finetune."
             f"{where} says, not of {own.name}; leave 'frames' out"
         )
 
@@ -107,7 +114,7 @@ def check_labels(context: Context) -> None:
             )
 
 
-def _check_given(config: Any) -> Track:
+def _check_given(config: Any) -> Track | None:
     """The track of the given encoder; InputError where it cannot be the recipe's."""
     section, folder = config.finetune, given_folder(config)
     if tuple(section.views) != (FACE,):
@@ -116,6 +123,8 @@ def _check_given(config: Any) -> Track:
             f"{tuple(section.views)}; expected ({FACE!r},)"
         )
     found = read_json(folder / "config.json")
+    if found.get("kind") == PUBLIC:
+        return _check_public(config, folder, found)
     if found.get("kind") != "frame_classifier" or found.get("view"):
         view = f" of the view {found['view']!r}" if found.get("view") else ""
         raise InputError(
@@ -143,6 +152,25 @@ def _check_given(config: Any) -> Track:
             f"asks for {section.track}; name another encoder, or set the track to ''"
         )
     return TRACKS[_key(found)]
+
+
+def _check_public(config: Any, folder: pathlib.Path, found: dict[str, Any]) -> Track | None:
+    """The same of converted weights."""
+    check_fit(config, "encoder", folder, found)
+    pooling, asked = pooling_of(found), config.finetune.pooling
+    if pooling != asked:
+        raise InputError(
+            f"config.finetune.encoder: {folder} does not fit: config.finetune.pooling is {asked}, "
+            f"its own {pooling}; set what differs as it has it, or name another"
+        )
+    tracks = find_tracks(found.get("classes", []))
+    track = EXPR if tracks[:1] == [AFFECTNET] else tracks[0] if tracks else None
+    if config.finetune.track not in ("", track and track.key):
+        raise InputError(
+            f"config.finetune.encoder: {folder} is of {track.name if track else 'no track'}, and "
+            f"config.finetune.track asks for {config.finetune.track}; set that to ''"
+        )
+    return track
 
 
 def _key(description: dict[str, Any]) -> str:

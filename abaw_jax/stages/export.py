@@ -82,7 +82,8 @@ def run(context: Context) -> dict:
 def _models(context: Context) -> dict[str, pathlib.Path]:
     """Exported folder -> the model that it is made of."""
     stage = context.folder("sequence")
-    models = {FRAMES: context.folder("finetune") / "model"}
+    # Without a head it predicts nothing, and is public as it was taken.
+    models = {FRAMES: context.folder("finetune") / "model"} if frames_track(context) else {}
     models |= {n: tuning_folder(context, v) / "model" for n, v in _views(context).items()}
     for name in read_members(context):
         models |= {SEQUENCE: stage / "model"} if name == ALL else {name: stage / name / "model"}

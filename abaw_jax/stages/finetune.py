@@ -31,7 +31,9 @@ from abaw_jax.data.records import load_index, open_records
 from abaw_jax.data.transforms import make_eval_transform
 from abaw_jax.data.views import FACE, VIEWS
 from abaw_jax.errors import InputError
+from abaw_jax.files import read_json
 from abaw_jax.interop.archive import check_variables, content_hash, load_model, save_model
+from abaw_jax.interop.convert import KIND as PUBLIC
 from abaw_jax.interop.export import make_task
 from abaw_jax.recipe import Context
 from abaw_jax.stages.encoder import frames_track, given_folder, is_pretrained
@@ -45,7 +47,7 @@ from abaw_jax.stages.parts import (
     section_tracks,
     training_figures,
 )
-from abaw_jax.stages.start import load_start
+from abaw_jax.stages.start import load_start, take_public
 from abaw_jax.stages.views import tuning_folder
 from abaw_jax.tasks.task import Task
 from abaw_jax.tracks.targets import find_target
@@ -106,11 +108,15 @@ def run(context: Context) -> dict:
 def _take(context: Context) -> dict:
     """Write the given encoder's model as this stage's own."""
     source, folder = given_folder(context.config), context.folder("finetune") / "model"
-    variables, config = load_model(source)
+    if read_json(source / "config.json")["kind"] == PUBLIC:
+        variables, config = take_public(context, source)
+    else:
+        variables, config = load_model(source)
     check_variables(variables, make_task(config, source)[1], source)
     save_model(folder, variables, config)
+    track = frames_track(context)
     return {
-        "track": frames_track(context),
+        **({"track": track} if track else {}),
         "metrics": {},
         "samples": 0,
         "content": content_hash(folder),

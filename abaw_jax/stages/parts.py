@@ -24,7 +24,7 @@ from abaw_jax.models.sequence import SequenceModel
 from abaw_jax.models.vit import ViT
 from abaw_jax.stages.class_weights import WEIGHT_RULES, Weights, make_class_weights
 from abaw_jax.tasks.collaborate import make_collaborate_task
-from abaw_jax.tasks.frames import make_frames_task
+from abaw_jax.tasks.frames import make_encoding_task, make_frames_task
 from abaw_jax.tasks.goals import Goal, make_goal
 from abaw_jax.tasks.reconstruct import make_reconstruct_task
 from abaw_jax.tasks.sequences import make_pixel_inputs, make_sequences_task
@@ -137,6 +137,12 @@ def make_finetune_task(
         also=make_further_goals(section, further, weights),
         **make_loss_arguments(section, (weights or {}).get(learnt.key)),
     )
+
+
+def make_encoder_task(config: Any) -> Task:
+    """What the encoder makes of images, pooled as the section `finetune` says, without a head."""
+    model = FrameClassifier(make_encoder(config), 0, config.finetune.pooling)
+    return make_encoding_task(model, normalise=make_normalise(config))
 
 
 def make_sequence_task(

@@ -1,21 +1,33 @@
-"""Public weights with which fine-tuning starts, in place of the run's own pre-training.
+"""Public weights: those with which fine-tuning starts, in place of the run's own pre-training, or
+which are taken as the encoder.
 
 `finetune.start` names the folder of a converted encoder (`abaw_jax.convert`): a ViT, a masked
 autoencoder, a convolutional one. It must be the one that the config describes: family, sizes,
 positions, pixels. A folder finetune/model of another run does as well, whatever it has learnt.
+
+`finetune.encoder` may name such a folder too: then the encoder is taken as it is. If its outputs
+are by name those of a track, or AffectNet's, it is a frame classifier of that track, and of VA with
+them; else it has no head.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from abaw_jax.errors import InputError
 from abaw_jax.files import read_json
 from abaw_jax.interop.architectures import ARCHITECTURES, make_shapes
 from abaw_jax.interop.archive import WEIGHTS, check_variables, load_model
 from abaw_jax.interop.convert import describe
-from abaw_jax.interop.export import make_task
+from abaw_jax.interop.export import ENCODER, make_task
 from abaw_jax.models.families import FAMILIES, VIT
+from abaw_jax.recipe import Context
+from abaw_jax.tracks import TRACKS, VA
+from abaw_jax.tracks.affectnet import AFFECTNET
+from abaw_jax.tracks.expr import EXPR
+from abaw_jax.tracks.track import Track
 
 OF_VIT = ("patch_size", "width", "depth", "heads", "positions", "epsilon")
 IMAGE = ("size", "normalise", "mean", "std")
@@ -86,6 +98,63 @@ def _describe_encoder(
     public = {family.public: name for name, family in FAMILIES.items() if family.public}
     family = public.get((architecture, sizes.get("size")), architecture)
     return {"family": family}, description.get("image", {})
+
+
+def find_tracks(classes: Sequence[str]) -> list[Track]:
+    """The tracks that a classifier's outputs are of by their names, in any order: one, or one with
+    VA; [] where they are of none. AFFECTNET stands for what EXPR is read from."""
+    numbers = [name for name in classes if name in VA.classes]
+    names = set(classes) - set(numbers)
+    known = [AFFECTNET, *(track for track in TRACKS.values() if not track.per_clip)]
+    found = [track for track in known if set(track.classes) == names]
+    found += [VA] if len(numbers) == VA.outputs else []
+    return found if sum(track.outputs for track in found) == len(classes) else []
+
+
+def pooling_of(description: Mapping[str, Any]) -> str:
+    """How the feature of a converted encoder is made, as `models.heads.pool_tokens` has it."""
+    pooled = "norm_mean" if description["architecture"] == "mae" else "none"
+    return description["model"].get("pooling", pooled)
+
+
+def take_public(context: Context, folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(variables, config.json) of a converted encoder as the stage `finetune` keeps what it makes.
+
+    With the head of `find_tracks`, its columns in the tracks' order, or without any.
+    """
+    variables, found = load_model(folder)
+    description = describe(found, folder)
+    architecture = ARCHITECTURES[description["architecture"]]
+    check_variables(variables, make_shapes(architecture, description["model"]), folder)
+    params, classes = dict(variables["params"]), list(description["classes"])
+    if description["architecture"] == "mae":
+        params = {"encoder": params["encoder"], "fc_norm": params["norm"]}
+    head, tracks = params.pop("head", None), find_tracks(classes)
+    for i, track in enumerate(tracks):
+        columns = [classes.index(name) for name in track.classes]
+        part = {name: np.take(array, columns, axis=-1) for name, array in head.items()}
+        params[f"head_{track.key}" if i else "head"] = part
+    section = {"pooling": pooling_of(description), "dropout": 0.0, "mixup": 0.0, "cutmix": 0.0}
+    source = description["source"]
+    sums = [file["sha256"] for file in source.get("files", [])]
+    config = {"kind": ENCODER, "source": {"licence": source.get("licence"), "sha256": sums}}
+    if tracks:
+        config |= _describe_tracks(tracks)
+        section |= {"target": AFFECTNET.key} if tracks[0] is AFFECTNET else {}
+        section |= {"output": "linear"} if tracks[0] is VA else {}
+        section["also"] = {track.key: {"output": "linear"} for track in tracks[1:]}
+    config |= {**context.section("image", "encoder"), "finetune": section}
+    return {**variables, "params": params}, config
+
+
+def _describe_tracks(tracks: Sequence[Track]) -> dict[str, Any]:
+    """What the config.json of a frame classifier says of its tracks."""
+    first, *further = tracks
+    track = EXPR if first is AFFECTNET else first
+    found = {"kind": CLASSIFIER, "track": track.name, "classes": list(track.classes)}
+    found |= {} if first is track else {"outputs": list(first.classes)}
+    found |= {"also": {other.key: list(other.classes) for other in further}} if further else {}
+    return found
 
 
 def load_start(config: Any) -> dict[str, Any]:

@@ -99,6 +99,26 @@ def make_frames_task(
     return Task(init, compute, predict, lambda batch: whole_batch(goals, batch))
 
 
+def make_encoding_task(model: nn.Module, *, normalise: Normalise) -> Task:
+    """What an encoder makes of images: predict gives `features` (B, D). There is nothing to learn.
+
+    model: as in `make_frames_task`.
+    """
+
+    def init(key, batch):
+        variables = dict(model.init(key, normalise(batch["image"])))
+        return variables.pop("params"), variables
+
+    def compute(params, model_state, batch, rngs, train):
+        raise TypeError("features alone have no loss")
+
+    def predict(params, model_state, batch):
+        _, features = model.apply({"params": params, **model_state}, normalise(batch["image"]))
+        return {"features": features.astype(jnp.float32)}
+
+    return Task(init, compute, predict)
+
+
 def _check_mixing(goal: Goal) -> None:
     """Raise InputError for a loss that judges rows together."""
     track, name = goal.track, goal.loss_name

@@ -2,6 +2,7 @@
 
 Of CE the images that there are to learn from say more than CE asks: RAF-DB's compounds are eleven,
 seven of which are CE's, and each is a pair of basic emotions, which other images show singly.
+Of EXPR public encoders have learnt AffectNet's eight expressions in its place.
 Importing this imports no JAX.
 """
 
@@ -14,8 +15,10 @@ import numpy as np
 
 from abaw_jax.errors import InputError
 from abaw_jax.tracks import one_class
+from abaw_jax.tracks.affectnet import AFFECTNET, read_expressions
 from abaw_jax.tracks.au import AU
 from abaw_jax.tracks.ce import CE
+from abaw_jax.tracks.expr import EXPR
 from abaw_jax.tracks.track import Track
 
 # The basic emotions of each of RAF-DB's compounds: the noun of its adverb, and the adjective's.
@@ -99,10 +102,11 @@ def _is_pair(labels: np.ndarray) -> np.ndarray:
 
 # Track key -> name in a config -> target.
 TARGETS = {
+    EXPR.key: {"affectnet": Target(AFFECTNET, read_expressions)},
     CE.key: {
         "compounds": Target(COMPOUNDS, read_compounds),
         "basic": Target(BASIC, read_basic, late=_is_pair),
-    }
+    },
 }
 
 

@@ -8,12 +8,15 @@ from flax.traverse_util import flatten_dict
 
 from abaw_jax.errors import InputError
 from abaw_jax.interop.architectures import ARCHITECTURES, make_shapes
+from abaw_jax.interop.archive import load_model
+from abaw_jax.interop.conventions import CLASSES
 from abaw_jax.interop.convert import convert, to_tensors
+from abaw_jax.interop.load import load
 from abaw_jax.interop.tensors import save_tensors
 from abaw_jax.recipe import Context
 from abaw_jax.stages import disk, finetune
 from abaw_jax.stages.check import check_config
-from abaw_jax.stages.encoder import is_pretrained
+from abaw_jax.stages.encoder import frames_track, is_pretrained
 from abaw_jax.stages.parts import make_finetune_task
 from abaw_jax.tracks import TRACKS
 from abaw_jax.training.partition import make_mesh
@@ -25,16 +28,21 @@ SIZES = {
 }  # fmt: skip
 
 
+def make_public(folder, classes=(), outputs=0):
+    """The folder of a converted encoder whose feature is the mean of its tokens."""
+    sizes, rng = SIZES | {"outputs": outputs}, np.random.default_rng(0)
+    shapes = flatten_dict(make_shapes(ARCHITECTURES["vit"], sizes), sep="/")
+    arrays = {path: rng.normal(size=s.shape).astype(np.float32) for path, s in shapes.items()}
+    form = {"architecture": "vit", "model": sizes, "source": {"form": "timm"}}
+    save_tensors(folder / "vit.safetensors", to_tensors(arrays, form))
+    options = {"heads": 2, "normalise": "imagenet", "classes": classes}
+    convert(folder / "vit.safetensors", folder / "model", **options)
+    return folder / "model"
+
+
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """The folder of a converted encoder whose feature is the mean of its tokens."""
-    folder, rng = tmp_path_factory.mktemp("start"), np.random.default_rng(0)
-    shapes = flatten_dict(make_shapes(ARCHITECTURES["vit"], SIZES), sep="/")
-    arrays = {path: rng.normal(size=s.shape).astype(np.float32) for path, s in shapes.items()}
-    form = {"architecture": "vit", "model": SIZES, "source": {"form": "timm"}}
-    save_tensors(folder / "vit.safetensors", to_tensors(arrays, form))
-    convert(folder / "vit.safetensors", folder / "model", heads=2, normalise="imagenet")
-    return folder / "model"
+    return make_public(tmp_path_factory.mktemp("start"))
 
 
 def make_config(start, **encoder):
@@ -86,3 +94,55 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(start, section, changes
     with pytest.raises(InputError, match=named) as caught:
         check_config(config, make_mesh((1, 1, 1), jax.devices()[:1]))
     assert "\n" not in str(caught.value) and str(caught.value).startswith("config.")
+
+
+def take(source, workdir):
+    """The context of a run that takes an encoder, after its stage finetune."""
+    config = make_config("")
+    config.finetune.update(start="", encoder=str(source))
+    check_config(config, make_mesh((1, 1, 1), jax.devices()[:1]))
+    mesh = make_mesh((1, 1, 1), jax.devices()[:1])
+    context = Context(ml_collections.FrozenConfigDict(config), workdir, mesh)
+    return context, finetune.run(context)
+
+
+def test_a_public_classifier_is_taken_by_the_names_of_its_outputs(tmp_path):
+    """Here in alphabetical order, valence and arousal behind them: EXPR of seven, and VA."""
+    source = make_public(tmp_path, ["alphabetical8", "valence", "arousal"], 10)
+    context, found = take(source, tmp_path / "run")
+    assert found["track"] is frames_track(context) is TRACKS["expr"] and "score" not in found
+    model = load_model(context.folder("finetune") / "model")
+    assert list(model[1]["outputs"]) == list(CLASSES["affectnet8"])
+    images = np.random.default_rng(1).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    public, taken = load(source)(images), load(context.folder("finetune") / "model")(images)
+    np.testing.assert_allclose(taken["features"], public["features"], atol=1e-5)
+    both = [public[name] for name in ("valence", "arousal")]
+    np.testing.assert_allclose(taken["probabilities_va"], np.stack(both, -1), atol=1e-5)
+    names = list(CLASSES["alphabetical8"])
+    shared = [name for name in TRACKS["expr"].classes if name in names]
+    known = public["probabilities"][:, [names.index(name) for name in shared]]
+    expected = np.append(known / known.sum(1, keepdims=True), np.zeros((3, 1)), 1)
+    np.testing.assert_allclose(taken["probabilities"], expected, atol=1e-5)
+
+
+def test_an_encoder_without_a_head_gives_features_alone(start, tmp_path):
+    context, found = take(start, tmp_path)
+    assert "track" not in found and frames_track(context) is None
+    images = np.random.default_rng(1).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    public, taken = load(start)(images), load(context.folder("finetune") / "model")(images)
+    assert set(taken) == {"features"}
+    np.testing.assert_allclose(taken["features"], public["features"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"pooling": "cls"}, "finetune.pooling is cls, its own mean; set what differs"),
+        ({"track": "expr"}, "is of no track, and config.finetune.track asks for expr; set that"),
+    ],
+)
+def test_a_public_encoder_that_does_not_fit_is_refused(start, changes, named):
+    config = make_config("")
+    config.finetune.update({"start": "", "encoder": str(start)} | changes)
+    with pytest.raises(InputError, match=f"^config.finetune.encoder: .*{named}"):
+        check_config(config, make_mesh((1, 1, 1), jax.devices()[:1]))
