@@ -162,6 +162,7 @@ def optimizer(lr: float, **changes) -> ConfigDict:
         b2=0.999,
         clip_norm=1.0,  # 0 = off
         layer_decay=1.0,  # 1 = off
+        sam_rho=0.0,  # of sharpness-aware minimisation (Foret et al. 2021), e.g. 0.05; 0 = off
     )
     if unknown := changes.keys() - values.keys():
         raise KeyError(f"optimizer has no {sorted(unknown)}")

@@ -45,7 +45,7 @@ NORMALISATIONS = {
 # Of a section `optimizer`; configs/base.py says what they are.
 OPTIMIZER_KEYS = {
     "name", "lr", "schedule", "period_epochs", "step_factor", "warmup_epochs", "warmup_lr",
-    "final_lr", "weight_decay", "b1", "b2", "clip_norm", "layer_decay",
+    "final_lr", "weight_decay", "b1", "b2", "clip_norm", "layer_decay", "sam_rho",
 }  # fmt: skip
 SEQUENCE_MODELS = ("transformer", "gru")
 # Of the section `sequence`; models that were exported before there were these do without.

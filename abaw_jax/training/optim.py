@@ -21,13 +21,15 @@ class Optimizer(NamedTuple):
     """An optax transformation (init, update) with its learning rate and what it leaves alone.
 
     learning_rate: step -> float. frozen: parameter path -> bool; such parameters get no update, no
-    optimiser state and no gradient.
+    optimiser state and no gradient. twice: update takes `grad_fn` besides, (params, _) -> gradient
+    of the same batch, which it asks for at other parameters.
     """
 
     init: Callable
     update: Callable
     learning_rate: Callable[[Any], jax.Array]
     frozen: Callable[[str], bool]
+    twice: bool = False
 
 
 def make_schedule(
@@ -137,14 +139,19 @@ def make_optimizer(
     eps: float = 1e-8,
     clip_norm: float | None = None,
     layer_decay: float | None = None,
+    sam_rho: float = 0.0,
     frozen: Callable[[str], bool] | None = None,
 ) -> Optimizer:
     """Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019) as the systems use them.
 
     The order: clip by the global norm, Adam, decay, layer factors, learning rate. For "adamw" the
     decay is decoupled, for "adam" it is added to the gradient (L2), as in torch. `frozen` takes a
-    parameter's path ('encoder/blocks_0/mlp/fc1/kernel'). Schedule: see `make_schedule`.
+    parameter's path ('encoder/blocks_0/mlp/fc1/kernel'). sam_rho: above 0 the gradient that all of
+    them are given is that at params + sam_rho * gradient / its norm (`_sharpness_aware`). Schedule:
+    see `make_schedule`.
     """
+    if not 0 <= sam_rho < math.inf:
+        raise InputError(f"optimizer: sam_rho {sam_rho}; expected a number of at least 0")
     if name not in ("adamw", "adam"):
         raise InputError(f"optimizer: '{name}'; expected 'adamw' or 'adam'")
     learning_rate = make_schedule(
@@ -158,14 +165,31 @@ def make_optimizer(
     if layer_decay is not None and layer_decay != 1.0:
         parts.append(_scale_layers(layer_decay))
     parts.append(optax.scale_by_learning_rate(learning_rate))
-    chain = optax.chain(*parts)
-    if frozen is None:
-        return Optimizer(chain.init, chain.update, learning_rate, lambda path: False)
-    split = optax.partition(
-        {"trained": chain, "frozen": optax.set_to_zero()},
-        lambda params: map_named(lambda p, _: "frozen" if frozen(p) else "trained", params),
+    update = optax.chain(*parts)
+    if frozen is not None:
+        update = optax.partition(
+            {"trained": update, "frozen": optax.set_to_zero()},
+            lambda params: map_named(lambda p, _: "frozen" if frozen(p) else "trained", params),
+        )
+    if sam_rho:
+        update = _sharpness_aware(update, sam_rho)
+    return Optimizer(
+        update.init, update.update, learning_rate, frozen or (lambda path: False), bool(sam_rho)
     )
-    return Optimizer(split.init, split.update, learning_rate, frozen)
+
+
+def _sharpness_aware(
+    update: optax.GradientTransformation, rho: float
+) -> optax.GradientTransformationExtraArgs:
+    """SAM (Foret et al. 2021, algorithm 1, with p = 2): `update` of the gradient at the worst of
+    the parameters that are `rho` away, as far as the gradient tells."""
+
+    def ascend(gradient, params):
+        # A batch of no weight has gradient 0, on which optax.contrib.normalize would divide by 0.
+        scale = -rho / (optax.tree.norm(gradient) + 1e-12)  # `sam` goes the other way
+        return jax.tree.map(lambda g: scale * g, gradient)
+
+    return optax.contrib.sam(update, optax.stateless(ascend), opaque_mode=True)
 
 
 def _scale_layers(layer_decay: float) -> optax.GradientTransformation:

@@ -32,7 +32,8 @@ def make_train_step(
 
     The gradient is that of sum(loss_sum) / sum(weight) over the global batch, in `accumulate`
     micro-batches one after another. A batch of weight 0 has gradient 0. Of what the optimiser
-    leaves alone neither parameters change nor running statistics (`keep_norms`).
+    leaves alone neither parameters change nor running statistics (`keep_norms`). Where it asks for
+    a second gradient, that is of the same batch with the same random numbers.
     """
 
     def loss(params, model_state, batch, rngs):
@@ -48,11 +49,18 @@ def make_train_step(
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         rngs = stream_keys(seed, state.step)
         batch = task.whole(batch)
-        grads, loss_sum, aux = _sum_gradients(gradient, state, batch, rngs, accumulate)
-        some = aux.weight > 0
-        scale = jnp.where(some, 1.0 / jnp.where(some, aux.weight, 1.0), 0.0)
-        grads = jax.tree.map(lambda g: g * scale, grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+
+        def mean_gradient(params):
+            at = state.replace(params=params)
+            grads, loss_sum, aux = _sum_gradients(gradient, at, batch, rngs, accumulate)
+            some = aux.weight > 0
+            scale = jnp.where(some, 1.0 / jnp.where(some, aux.weight, 1.0), 0.0)
+            return jax.tree.map(lambda g: g * scale, grads), loss_sum, aux
+
+        grads, loss_sum, aux = mean_gradient(state.params)
+        # Running statistics and metrics are of the first gradient.
+        more = {"grad_fn": lambda params, _: mean_gradient(params)[0]} if optimizer.twice else {}
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **more)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema_decay is not None:
