@@ -22,7 +22,7 @@ from abaw_jax.stages.class_weights import WEIGHT_RULES, parse_weight_rule
 from abaw_jax.stages.encoder import check_encoder, check_labels
 from abaw_jax.stages.extract import splits
 from abaw_jax.stages.finetune import late_examples
-from abaw_jax.stages.modalities import check_modalities, check_stores
+from abaw_jax.stages.modalities import check_modalities
 from abaw_jax.stages.parts import (
     DTYPES,
     NORMALISATIONS,
@@ -35,6 +35,7 @@ from abaw_jax.stages.parts import (
 from abaw_jax.stages.pixels import check_pixels
 from abaw_jax.stages.prepare import make_cleaning
 from abaw_jax.stages.start import check_start
+from abaw_jax.stages.stores import check_stores
 from abaw_jax.stages.text import check_texts
 from abaw_jax.stages.views import check_views
 from abaw_jax.tasks.goals import check_tracks

@@ -26,32 +26,22 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from abaw_jax.data.acoustics import HEARD, make_features
-from abaw_jax.data.clips import average_rows
+from abaw_jax.data.acoustics import HEARD
 from abaw_jax.data.features import FeatureStore, save_feature_settings, save_features
-from abaw_jax.data.media import RATE, of_video, read_transcript, row_times
+from abaw_jax.data.media import of_video, read_transcript
 from abaw_jax.data.records import load_index
-from abaw_jax.data.sound import HOP
 from abaw_jax.data.views import FACE, VIEWS
-from abaw_jax.data.windows import nearest_before
 from abaw_jax.data.words import fit_vocabulary, split_words, word_features
 from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import content_hash
 from abaw_jax.recipe import Context
+from abaw_jax.stages.hearing import make_heard
 from abaw_jax.stages.parts import make_encoder
 from abaw_jax.stages.prepare import corpus_root
-from abaw_jax.stages.sources import (
-    find_recordings,
-    find_sources,
-    listen_to,
-    source_folders,
-)
+from abaw_jax.stages.sources import Make, find_sources, source_folders
+from abaw_jax.stages.stores import make_supplied, require_store, without_any
 from abaw_jax.stages.text import NAME, check_text_encoder, make_text
 from abaw_jax.stages.views import features_folder, tuning_folder
-
-LATE = 0.1  # seconds behind a timed store's last row that are still its: a codec's padding
-# (video, rows) -> values (rows or 1, width), the last number as above; None where there is nothing.
-Make = Callable[[str, int], np.ndarray | None]
 
 
 def check_modalities(config: Any) -> None:
@@ -82,37 +72,7 @@ def check_modalities(config: Any) -> None:
         folder = pathlib.Path(config.extract.stores[name])
         # Those beside the demo corpus are looked for where it is drawn; see `check_stores`.
         if config.corpus.root or folder.is_absolute():
-            _require_store(pathlib.Path(config.corpus.root, folder), name)
-
-
-def check_stores(context: Context, splits: Sequence[str]) -> None:
-    """Raise InputError for a store of the user's, of the modalities that are learnt, which does
-    not fit the prepared videos, before anything is trained: as `_open_supplied` and its function
-    do, and where no training video is in it."""
-    for name in filter(
-        context.config.extract.stores.__contains__, context.config.sequence.modalities
-    ):
-        store, has = _open_supplied(context, name)
-        for split in splits:
-            index = load_index(context.folder("prepare") / "records", split)
-            rows = np.diff(index.rows).tolist()
-            found = [has(video, count) for video, count in zip(index.videos, rows, strict=True)]
-            if split == "train" and not any(found):
-                raise _without_any(store.folder, name)
-
-
-def _require_store(folder: pathlib.Path, name: str) -> None:
-    if not (folder / "features.json").is_file():
-        raise InputError(
-            f"config.extract.stores.{name}: {folder} has no features.json; name a folder that "
-            "`python -m abaw_jax.supplied` or `abaw_jax.data.features` has written"
-        )
-
-
-def _without_any(folder: pathlib.Path, name: str) -> InputError:
-    return InputError(
-        f"{folder}: no training video has any {name}; leave it out of config.sequence.modalities"
-    )
+            require_store(pathlib.Path(config.corpus.root, folder), name)
 
 
 def _check_steps(config: Any, others: Set[str]) -> None:
@@ -138,23 +98,6 @@ def _check_steps(config: Any, others: Set[str]) -> None:
                 f"config.extract.steps.{name}: config.sequence.model {model!r} reads {name} at the "
                 "face's frames; leave it out, or take the model 'gru'"
             )
-
-
-def _heard(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
-    clip, steps = context.track.per_clip, context.config.extract.steps.get(name)
-    listen = listen_to(context, find_sources(context.config, corpus_root(context), name))
-    compute, settings = make_features(name, whole=clip)
-
-    def make(video: str, rows: int) -> np.ndarray | None:
-        sound = listen(video)
-        if sound is None or sound.silent:
-            return None
-        if steps:
-            times = (np.arange(max(len(sound.samples) // HOP, 1)) + 0.5) * HOP / RATE
-            return average_rows(compute(sound.samples, times), steps)
-        return compute(sound.samples, row_times(sound, rows, clip=clip))
-
-    return make, settings
 
 
 def _words(context: Context) -> tuple[Make, dict[str, Any]]:
@@ -190,7 +133,7 @@ def _words(context: Context) -> tuple[Make, dict[str, Any]]:
 
 
 MAKERS = {
-    **{name: functools.partial(_heard, name=name) for name in HEARD},
+    **{name: functools.partial(make_heard, name=name) for name in HEARD},
     "words": _words,
     NAME: make_text,
 }
@@ -206,98 +149,13 @@ def _makers(config: Any) -> dict[str, Callable[[Context], tuple[Make, dict[str, 
     return {name: make for name, make in MAKERS.items() if name != NAME or config.extract.text}
 
 
-def _supplied(context: Context, name: str) -> tuple[Make, dict[str, Any]]:
-    """A store that the user has, of all splits. One with a `rate` has rows a second, from time 0:
-    it covers a video as far as they reach, or is shared out evenly where no recording tells how
-    long that lasts."""
-    store, has = _open_supplied(context, name)
-    steps, rate = context.config.extract.steps.get(name), store.settings.get("rate")
-    place = _place_by_time(context, rate) if rate else None
-
-    def make(video: str, rows: int) -> np.ndarray | None:
-        if not has(video, rows):
-            return None
-        values = store.read(video)
-        if steps:
-            values = average_rows(values, steps)
-            return np.column_stack([values, np.ones(len(values), np.float32)])
-        if place:
-            at, there = place(video, rows, len(values))
-        else:
-            at, there = nearest_before(store.frames(video), np.arange(rows)), np.ones(rows, bool)
-        values = np.where(there[:, None], values[at], 0)
-        return np.column_stack([values, there]) if there.any() else None
-
-    return make, {"encoder": store.settings["encoder"], "width": store.width + 1}
-
-
-def _open_supplied(context: Context, name: str) -> tuple[FeatureStore, Callable[[str, int], bool]]:
-    """A store that the user has, and (video, rows) -> whether it holds anything of the video.
-
-    Raises InputError for a folder that is no store, and a rate that is none; the function for a
-    file that is none of it, that is of other frames, or has more rows than it may.
-    """
-    folder = corpus_root(context) / context.config.extract.stores[name]
-    _require_store(folder, name)
-    store, steps = FeatureStore(folder), context.config.extract.steps.get(name)
-    rate = store.settings.get("rate")
-    if rate is not None and not (isinstance(rate, int | float) and 0 < rate < np.inf):
-        raise InputError(
-            f"{folder / 'features.json'}: rate is {rate!r}; expected rows a second, above 0"
-        )
-
-    def has(video: str, rows: int) -> bool:
-        path = folder / f"{video}.npz"
-        if not path.is_file() or not (count := len(store.frames(video))):
-            return False
-        if rate is None and not steps:
-            _check_reach(context, store, video, rows)
-        if rate is None and steps and count > steps:
-            raise InputError(
-                f"{path}: {count} rows, of no known `rate` a second; expected at most "
-                f"config.extract.steps.{name} = {steps}: raise it, or store the first rows alone"
-            )
-        return True
-
-    return store, has
-
-
-def _check_reach(context: Context, store: FeatureStore, video: str, rows: int) -> None:
-    """Raise InputError where a video's features end far from its rows, by what the corpus allows
-    of its images: they are of other frames."""
-    last = int(store.frames(video)[-1])
-    if abs(last - rows) > max(context.config.corpus.get("max_unmatched", 1000), rows // 2):
-        raise InputError(
-            f"{store.folder / video}.npz: its last frame is {last}, and the video has {rows} rows; "
-            "number its frames as the rows, from 1, or give features.json a `rate`"
-        )
-
-
-def _place_by_time(
-    context: Context, rate: float
-) -> Callable[[str, int, int], tuple[np.ndarray, np.ndarray]]:
-    """(video, rows, count) -> of each row the one of `count`, `rate` a second, at its time, and
-    whether they reach so far: int (rows,), bool (rows,)."""
-    clip = context.track.per_clip
-    listen = listen_to(context, find_recordings(context))
-
-    def place(video: str, rows: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        sound = listen(video)
-        if sound is None or not (sound.seconds or (not clip and len(sound.times) > 1)):
-            return (np.arange(rows) * 2 + 1) * count // (2 * rows), np.ones(rows, bool)
-        times = row_times(sound, rows, clip=clip)
-        return (times * rate).astype(int).clip(0, count - 1), times < count / rate + LATE
-
-    return place
-
-
 def extract_modality(context: Context, name: str, splits: list[str]) -> int:
     """Write a modality's stores; returns how many videos have nothing in it.
 
     What was written before an interruption is kept: a video's values are of its own files alone.
     """
     makers = _makers(context.config)
-    make, settings = makers[name](context) if name in makers else _supplied(context, name)
+    make, settings = makers[name](context) if name in makers else make_supplied(context, name)
     if steps := context.config.extract.steps.get(name):
         settings |= {"steps": steps}
     scale, without = None, 0
@@ -331,7 +189,7 @@ def _scale(store: FeatureStore, videos: Sequence[str], name: str) -> dict[str, l
             count + len(values),
         )
     if not count:
-        raise _without_any(store.folder, name)
+        raise without_any(store.folder, name)
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
     deviation[deviation < 1e-6] = 1  # a number that is always the same

@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from abaw_jax.data.acoustics import HEARD
 from abaw_jax.data.media import SOUND, TEXT, Sound, find_files, of_video, read_sound
 from abaw_jax.data.supplied import SECONDS
@@ -13,6 +15,9 @@ from abaw_jax.errors import InputError
 from abaw_jax.recipe import Context
 from abaw_jax.stages.prepare import corpus_root
 
+# (video, rows) -> values (rows or 1, width), of which the last number is 1, or 0 where there is
+# nothing at that time; None where there is nothing at all.
+Make = Callable[[str, int], np.ndarray | None]
 # Modality -> key of the section `extract` that names folders, endings of the files there, and what
 # one of them is.
 FILES = {

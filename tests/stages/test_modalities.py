@@ -20,6 +20,7 @@ from abaw_jax.interop.archive import save_model
 from abaw_jax.recipe import Context
 from abaw_jax.stages import modalities
 from abaw_jax.stages.check import check_config, check_prepared
+from abaw_jax.stages.stores import make_supplied
 from abaw_jax.training.partition import make_mesh
 from configs import va
 
@@ -119,7 +120,7 @@ def test_a_store_of_other_frames_is_refused(context, tmp_path, last, fits):
     config = ml_collections.ConfigDict(context.config.to_dict())
     config.extract.stores, config.corpus.max_unmatched = {"extra": str(tmp_path)}, 2
     other = Context(ml_collections.FrozenConfigDict(config), context.workdir, context.mesh)
-    make, _ = modalities._supplied(other, "extra")
+    make, _ = make_supplied(other, "extra")
     if fits:
         assert make("2", ROWS).shape == (ROWS, 2)
         return
@@ -127,7 +128,7 @@ def test_a_store_of_other_frames_is_refused(context, tmp_path, last, fits):
         make("2", ROWS)
     config.extract.steps = ml_collections.ConfigDict({"extra": 3})  # rows that are no frames
     other = Context(ml_collections.FrozenConfigDict(config), context.workdir, context.mesh)
-    make, _ = modalities._supplied(other, "extra")
+    make, _ = make_supplied(other, "extra")
     assert make("2", ROWS).tolist() == [[1, 1]]
 
 
