@@ -272,13 +272,18 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         # The folder of a text encoder and its tokenizer, which make the modality `text`; it does
         # not start from `corpus.root`. tiny: one is trained on the transcripts; `stages/text.py`.
         text="",
+        # Folders of converted weights that make the modalities `wav2vec2` (wav2vec 2.0 or HuBERT)
+        # and `vggish` of the recordings; they do not start from `corpus.root` either.
+        wav2vec2="",
+        vggish="",
         stores=ConfigDict(),  # feature stores by name, each a modality more
         # For sequence.model "gru": how many rows at most a modality that is not of the face's
         # frames has of a clip, by name; see `stages/modalities.py`.
         steps=ConfigDict(),
     ))  # fmt: skip
     config.sequence = ConfigDict(dict(
-        # Of finetune.views, sound, mfcc, prosody, words, text and the names in `extract.stores`.
+        # Of finetune.views, sound, mfcc, prosody, wav2vec2, vggish, words, text and the names in
+        # `extract.stores`.
         modalities=("face",),
         # True: windows hold crops in place of features of the face, and the encoder is trained with
         # the sequence model; what follows is for this alone, and optimizer.layer_decay may be set.

@@ -6,7 +6,7 @@ are int16 at 16 kHz. Of no samples there are no rows.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ COEFFICIENTS = 13
 REACH = 0.1  # seconds to either side of a row over which features are averaged
 # Of VGGish's patches: samples of a window and from one to the next, points, bands, windows.
 _WINDOW, _HOP, _POINTS, _BANDS, _FRAMES = 400, 160, 512, 64, 96
+PATCHES = RATE / (_HOP * _FRAMES)  # a second
 
 
 def log_mel_patches(samples: np.ndarray) -> np.ndarray:
@@ -36,6 +37,15 @@ def log_mel_patches(samples: np.ndarray) -> np.ndarray:
         spectrum = np.abs(np.fft.rfft(framed * taper, _POINTS))
         patches[i] = np.log(spectrum @ _mel_bank() + 0.01)
     return patches
+
+
+def patch_blocks(samples: np.ndarray, most: int) -> Iterator[np.ndarray]:
+    """`log_mel_patches` of a recording of any length, up to so many at a time."""
+    size = most * _FRAMES * _HOP
+    for first in range(0, len(samples), size):
+        patches = log_mel_patches(samples[first:][: size + _WINDOW - _HOP])
+        if len(patches):
+            yield patches
 
 
 @functools.cache
@@ -104,6 +114,29 @@ def at_rows(values: np.ndarray, times: np.ndarray, seconds: float) -> np.ndarray
     means = (sums[stop] - sums[first]) / (stop - first)[:, None]
     heard = times < seconds
     return np.column_stack([means * heard[:, None], heard]).astype(np.float32)
+
+
+def states_at(
+    parts: Iterable[np.ndarray], times: np.ndarray, *, rate: float, seconds: float
+) -> np.ndarray | None:
+    """An encoder's states, `rate` a second from time 0 on, as those of rows at `times` (rows,),
+    which rise: float32 (rows, D + 1). parts: the states, float32 (n, D) one behind the other.
+
+    The state within whose time a row lies, behind the last one that one, and 1; zeros at times that
+    are not before `seconds`. None of no states.
+    """
+    places, done, values = np.maximum(times * rate, 0).astype(int), 0, None
+    for part in parts:
+        if values is None:
+            values = np.zeros((len(times), part.shape[1] + 1), np.float32)
+        first, stop = np.searchsorted(places, (done, done + len(part)))
+        values[first:stop, :-1] = part[places[first:stop] - done]
+        done, last = done + len(part), part[-1]
+    if values is None:
+        return None
+    values[np.searchsorted(places, done) :, :-1] = last
+    values[:, -1] = 1
+    return values * (times < seconds)[:, None]
 
 
 FEATURES = {"mfcc": (mfcc, 2 * COEFFICIENTS), "prosody": (prosody, 5)}

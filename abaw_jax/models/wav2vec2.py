@@ -275,6 +275,7 @@ def encode_long(
     block: int = 1000,
     margin: int = 64,
     layer: int | None = None,
+    normalise: bool = True,
 ) -> Iterator[np.ndarray]:
     """Hidden states of a recording of any length, in parts: float32 (n, D), one behind the other.
 
@@ -290,6 +291,8 @@ def encode_long(
     has it; mean and variance of the samples are the whole recording's. With layer norm in the
     extractor, and a margin of at least half of the positional kernel, what goes into the first
     layer is exactly that of the whole pass.
+    normalise: whether samples are brought to mean 0 and variance 1; some published weights take
+    them as they are, as shares of full scale.
     Raises ValueError for margins that leave nothing of a block.
     """
     if not 0 <= 2 * margin < block:
@@ -297,7 +300,7 @@ def encode_long(
     total, done = count_frames(len(samples)), 0
     if not total:
         return
-    mean, deviation = _moments(samples)
+    mean, deviation = _moments(samples) if normalise else (0.0, 1.0)
     while done < total:
         first = max(min(done - margin, total - block), 0)
         stop = total if first + block >= total else first + block - margin

@@ -11,6 +11,7 @@ from abaw_jax.interop.archive import content_hash
 from abaw_jax.recipe import Context
 from abaw_jax.stages import prepare
 from abaw_jax.stages.encoder import given_folder
+from abaw_jax.stages.hearing import learnt_encoders
 from abaw_jax.stages.sources import FILES
 from abaw_jax.stages.start import start_folder
 from abaw_jax.stages.text import is_learnt
@@ -19,7 +20,7 @@ from abaw_jax.stages.text_training import SIZE
 
 def _senses(context: Context) -> dict[str, str]:
     """Of the sound, the transcripts and the feature stores that the recipe learns from, and the
-    text encoder. A demo corpus is always the same, and is not looked at."""
+    encoders of text and sound. A demo corpus is always the same, and is not looked at."""
     names, section = context.config.sequence.modalities, context.config.extract
     root = prepare.corpus_root(context)
     stores = [path for name, path in section.stores.items() if name in names]
@@ -32,9 +33,10 @@ def _senses(context: Context) -> dict[str, str]:
         keys |= {"media"} if timed or text else set()
         paths += [path for key in sorted(keys) for path in section[key]]
     found = {path: disk_state(root / path, files=True) for path in paths}
+    encoders = list(learnt_encoders(context.config).values())
     if is_learnt(context.config) and section.text != SIZE:
-        found[section.text] = disk_state(section.text, files=True)
-    return found
+        encoders.append(section.text)
+    return found | {folder: disk_state(folder, files=True) for folder in encoders}
 
 
 def _encoder(context: Context) -> dict[str, str]:

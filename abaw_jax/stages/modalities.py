@@ -35,10 +35,10 @@ from abaw_jax.data.words import fit_vocabulary, split_words, word_features
 from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import content_hash
 from abaw_jax.recipe import Context
-from abaw_jax.stages.hearing import make_heard
+from abaw_jax.stages.hearing import check_sound_encoders, make_heard
 from abaw_jax.stages.parts import make_encoder
 from abaw_jax.stages.prepare import corpus_root
-from abaw_jax.stages.sources import Make, find_sources, source_folders
+from abaw_jax.stages.sources import SOUND_ENCODERS, Make, find_sources, source_folders
 from abaw_jax.stages.stores import make_supplied, require_store, without_any
 from abaw_jax.stages.text import NAME, check_text_encoder, make_text
 from abaw_jax.stages.views import features_folder, tuning_folder
@@ -51,10 +51,14 @@ def check_modalities(config: Any) -> None:
     known = [*config.finetune.views, *made, *supplied]
     unknown = [name for name in names if name not in known]
     if unknown or not names or len(set(names)) < len(names):
-        hint = "; config.extract.text names the encoder of text" if NAME in unknown else ""
+        hints = [
+            f"; config.extract.{name} names the encoder of {name}"
+            for name in GIVEN
+            if name in unknown
+        ]
         raise InputError(
             f"config.sequence.modalities: {tuple(names)}; expected one or more of "
-            f"{', '.join(known)}, each once{hint}"
+            f"{', '.join(known)}, each once{''.join(hints)}"
         )
     if taken := [name for name in supplied if name in made or re.fullmatch(TAKEN, name)]:
         raise InputError(f"config.extract.stores: {taken[0]!r} is taken; choose another name")
@@ -68,6 +72,7 @@ def check_modalities(config: Any) -> None:
         for name in filter(made.__contains__, names):
             find_sources(config, pathlib.Path(config.corpus.root), name)
     check_text_encoder(config)
+    check_sound_encoders(config)
     for name in set(names) & set(supplied):
         folder = pathlib.Path(config.extract.stores[name])
         # Those beside the demo corpus are looked for where it is drawn; see `check_stores`.
@@ -133,10 +138,11 @@ def _words(context: Context) -> tuple[Make, dict[str, Any]]:
 
 
 MAKERS = {
-    **{name: functools.partial(make_heard, name=name) for name in HEARD},
+    **{name: functools.partial(make_heard, name=name) for name in (*HEARD, *SOUND_ENCODERS)},
     "words": _words,
     NAME: make_text,
 }
+GIVEN = (NAME, *SOUND_ENCODERS)  # those whose encoder the key of the same name of `extract` gives
 # Names that a store cannot have: others' folders, and members of the sequence stage.
 TAKEN = (
     f"{'|'.join((*VIEWS, *HEARD))}|words|all|sequence|features|model|checkpoints|tensorboard|"
@@ -145,8 +151,9 @@ TAKEN = (
 
 
 def _makers(config: Any) -> dict[str, Callable[[Context], tuple[Make, dict[str, Any]]]]:
-    """What makes modalities by name; text is a name for stores where no encoder of it is given."""
-    return {name: make for name, make in MAKERS.items() if name != NAME or config.extract.text}
+    """What makes modalities by name; those of `GIVEN` are names for stores without an encoder."""
+    given = {name: bool(config.extract[name]) for name in GIVEN}
+    return {name: make for name, make in MAKERS.items() if given.get(name, True)}
 
 
 def extract_modality(context: Context, name: str, splits: list[str]) -> int:

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from abaw_jax.data.media import of_video, row_times
@@ -24,11 +23,10 @@ from abaw_jax.data.records import load_index
 from abaw_jax.data.tokens import LIMIT, Tokenizer, check_vocabulary, load_tokenizer
 from abaw_jax.data.transcripts import Transcript, read_words, said_at, spread_evenly
 from abaw_jax.errors import InputError
-from abaw_jax.interop.archive import check_variables, content_hash, load_model
-from abaw_jax.models.bert import BertEncoder
+from abaw_jax.interop.archive import content_hash
 from abaw_jax.recipe import Context
 from abaw_jax.stages.prepare import corpus_root
-from abaw_jax.stages.sources import find_recordings, find_sources, listen_to
+from abaw_jax.stages.sources import find_recordings, find_sources, listen_to, load_encoder
 from abaw_jax.stages.text_training import KIND, SIZE, train_text_encoder
 
 NAME = "text"
@@ -74,28 +72,10 @@ def open_text_encoder(folder: str | pathlib.Path) -> TextEncoder:
     than config.json says, and a tokenizer that is not theirs.
     """
     folder = pathlib.Path(folder)
-    if not (path := folder / "config.json").is_file():
-        raise InputError(
-            f"config.extract.text: {folder} has no config.json; name a folder with a converted "
-            "text encoder and its tokenizer"
-        )
-    variables, config = load_model(folder)
-    if (found := {key: config.get(key) for key in KIND}) != KIND:
-        raise InputError(f"{path}: {found}; expected a text encoder, {KIND}")
-    try:
-        model = BertEncoder(**config["model"])
-        example = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
-        expected = jax.eval_shape(model.init, jax.random.key(0), *example)
-    except Exception as error:  # absent keys and impossible values have no one type
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{path}: no text encoder can be made of it ({reason}); convert the model again"
-        ) from error
-    check_variables(variables, expected, folder)
+    model, variables, _ = load_encoder(folder, NAME, KIND["architecture"])
     tokenizer = load_tokenizer(folder)
     check_vocabulary(tokenizer, model.vocabulary, folder)
     limit = min(LIMIT, model.positions - model.first_position)
-    variables = jax.tree.map(jnp.asarray, variables)
     apply = jax.jit(lambda variables, ids, mask: model.apply(variables, ids, mask)[0][-1])
 
     def states(ids: np.ndarray) -> np.ndarray:
