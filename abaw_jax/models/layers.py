@@ -257,15 +257,43 @@ def attention(
     return jnp.einsum("bhqk,bhkd->bhqd", weights, value)
 
 
+def attention_apart(
+    query: Float[AnyArray, "B H Q E"],
+    key: Float[AnyArray, "B H N E"],
+    value: Float[AnyArray, "B H N E"],
+    mask: Bool[AnyArray, "B N"] | None = None,
+) -> Float[jax.Array, "B H Q E"]:
+    """`attention` without bias and dropout, one head after another, up to rounding.
+
+    On CPU, of which a cache holds one head's logits and not all: with 12 heads of 64 and N = 1128,
+    55 ms of one core in place of 79. Weights are divided by their sum behind the product.
+    """
+
+    def attend(head):
+        query, key, value = head
+        logits = jnp.einsum("bqd,bkd->bqk", query * query.shape[-1] ** -0.5, key)
+        logits = logits.astype(jnp.float32)
+        if mask is not None:
+            logits = jnp.where(mask[:, None], logits, jnp.finfo(jnp.float32).min)
+        weights = jnp.exp(logits - logits.max(-1, keepdims=True))
+        product = jnp.einsum("bqk,bkd->bqd", weights.astype(value.dtype), value)
+        return (product / weights.sum(-1, keepdims=True)).astype(value.dtype)
+
+    by_head = [rearrange(x, "b h n d -> h b n d") for x in (query, key, value)]
+    return rearrange(jax.lax.map(attend, by_head), "h b n d -> b h n d")
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention with one fused projection: (B, N, D) -> (B, N, D).
 
-    `dropout` acts on the attention weights, as in torch.nn.MultiheadAttention.
+    `dropout` acts on the attention weights, as in torch.nn.MultiheadAttention. apart: as
+    `attention_apart`, for long sequences on CPU; there is neither bias nor dropout then.
     """
 
     heads: int
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
+    apart: bool = False
 
     @nn.compact
     def __call__(
@@ -285,7 +313,12 @@ class SelfAttention(nn.Module):
         parts = jnp.split(qkv, 3, axis=2)
         query, key, value = (rearrange(part, "b n 1 h d -> b h n d") for part in parts)
         dropout = partial(Dropout(self.dropout), train=train)
-        out = attention(query, key, value, mask, bias, dropout)
+        if self.apart:
+            if bias is not None or (train and self.dropout):
+                raise ValueError("heads apart know neither bias nor dropout")
+            out = attention_apart(query, key, value, mask)
+        else:
+            out = attention(query, key, value, mask, bias, dropout)
         out = rearrange(out, "b h n d -> b n h d")
         return DenseGeneral(
             width, axis=(-2, -1), kernel_init=xavier, dtype=self.dtype, name="proj"

@@ -24,6 +24,7 @@ class PostNormBlock(nn.Module):
     activation: str = "relu"
     dtype: DTypeLike = jnp.float32
     epsilon: float = 1e-5  # of the two norms
+    apart: bool = False  # see `SelfAttention`
 
     @nn.compact
     def __call__(
@@ -35,7 +36,7 @@ class PostNormBlock(nn.Module):
         train: bool = False,
     ) -> Float[jax.Array, "B T D"]:
         drop = partial(Dropout(self.dropout), train=train)
-        attend = SelfAttention(self.heads, self.dropout, self.dtype, name="attn")
+        attend = SelfAttention(self.heads, self.dropout, self.dtype, self.apart, name="attn")
         h = attend(x, mask, bias, train=train)
         x = LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm1")(x + drop(h))
         h = Mlp(self.mlp_width, self.activation, self.dropout, self.dtype, name="mlp")(

@@ -45,14 +45,14 @@ def count_frames(samples: int) -> int:
 
 
 def grouped_convolution(
-    x: Float[AnyArray, "B T D"], kernel: Float[AnyArray, "K I D"], *, apart: bool | None = None
+    x: Float[AnyArray, "B T D"], kernel: Float[AnyArray, "K I D"], *, apart: bool
 ) -> Float[jax.Array, "B T D"]:
     """Convolution over time of D / I groups of I channels, with K // 2 zeros before the first frame
     and K - 1 - K // 2 behind the last.
 
-    apart: as a convolution a group in place of one of groups; None: on CPU. There, with D = 768,
-    I = 48, K = 128 and on one core, 1000 frames took 90 ms against 120, and the gradients of 300
-    frames 0.19 s against 2.4; products of gathered windows took 320 to 380 ms.
+    apart: as a convolution a group in place of one of groups. On CPU, with D = 768, I = 48, K = 128
+    and on one core, 1000 frames took 90 ms against 120, and the gradients of 300 frames 0.19 s
+    against 2.4; products of gathered windows took 320 to 380 ms.
     """
     size = kernel.shape[0]
     convolve = partial(
@@ -62,8 +62,6 @@ def grouped_convolution(
         dimension_numbers=("NWC", "WIO", "NWC"),
     )
     groups = kernel.shape[2] // kernel.shape[1]
-    if apart is None:
-        apart = jax.default_backend() == "cpu"
     if not apart:
         return convolve(x, kernel, feature_group_count=groups)
     pairs = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
@@ -156,7 +154,7 @@ class PositionalConv(nn.Module):
 
     kernel_size: int = 128
     groups: int = 16
-    apart: bool | None = None
+    apart: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -177,13 +175,15 @@ class PreNormBlock(nn.Module):
     heads: int
     mlp_width: int
     dtype: DTypeLike = jnp.float32
+    apart: bool = False  # see `SelfAttention`
 
     @nn.compact
     def __call__(
         self, x: Float[AnyArray, "B T D"], mask: Bool[AnyArray, "B T"] | None = None
     ) -> Float[jax.Array, "B T D"]:
         h = LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm1")(x)
-        x = x + SelfAttention(self.heads, dtype=self.dtype, name="attn")(h, mask)
+        attend = SelfAttention(self.heads, dtype=self.dtype, apart=self.apart, name="attn")
+        x = x + attend(h, mask)
         h = LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm2")(x)
         return x + Mlp(self.mlp_width, dtype=self.dtype, name="mlp")(h)
 
@@ -214,7 +214,7 @@ class Wav2Vec2(nn.Module):
     position_kernel: int = 128
     position_groups: int = 16
     masking: bool = True
-    apart: bool | None = None  # see `grouped_convolution`
+    apart: bool | None = None  # groups of the convolution and heads, each alone; None: on CPU
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -240,12 +240,13 @@ class Wav2Vec2(nn.Module):
             embed = self.param("mask_embed", nn.initializers.uniform(1.0), (self.width,))
             if masked is not None:
                 x = jnp.where(masked[..., None], embed.astype(x.dtype), x)
+        apart = jax.default_backend() == "cpu" if self.apart is None else self.apart
         seen = None
         if lengths is not None:
             seen = jnp.arange(x.shape[1]) < ((lengths - WINDOW) // STRIDE + 1)[:, None]
             x = jnp.where(seen[..., None], x, 0)
         x = x + PositionalConv(
-            self.position_kernel, self.position_groups, self.apart, self.dtype, name="positions"
+            self.position_kernel, self.position_groups, apart, self.dtype, name="positions"
         )(x)
         last = norm(name="norm")
         if not self.norm_first:
@@ -253,10 +254,10 @@ class Wav2Vec2(nn.Module):
         mlp_width = round(self.width * self.mlp_ratio)
         for i in range(self.depth if layer is None else layer):
             if self.norm_first:
-                block = PreNormBlock(self.heads, mlp_width, self.dtype, name=f"layers_{i}")
+                block = PreNormBlock(self.heads, mlp_width, self.dtype, apart, name=f"layers_{i}")
             else:
                 block = PostNormBlock(
-                    self.heads, mlp_width, 0.0, "gelu", self.dtype, name=f"layers_{i}"
+                    self.heads, mlp_width, 0.0, "gelu", self.dtype, apart=apart, name=f"layers_{i}"
                 )
             x = block(x, seen)
         return last(x) if self.norm_first and layer is None else x
@@ -272,7 +273,7 @@ def encode_long(
     params: Any,
     samples: np.ndarray,
     *,
-    block: int = 1000,
+    block: int = 1128,
     margin: int = 64,
     layer: int | None = None,
     normalise: bool = True,
@@ -282,9 +283,9 @@ def encode_long(
     samples (L,) at 16 kHz: int16, or floats; a memory map will do, as only parts are read. What is
     yielded holds count_frames(L) frames in all, of which frame i sees the samples from 320 i to
     320 i + 400, as in one pass over the whole; of fewer than 400 samples there is none. A program
-    of one shape computes `block` frames (1000: 20 s) at a time, so that memory does not grow with
-    L; `margin` frames at each inner edge of a block are taken from its neighbour, and their default
-    is as far as the positional convolution sees.
+    of one shape computes `block` frames at a time (1000, 20 s, between its margins), so that memory
+    does not grow with L; `margin` frames at each inner edge of a block are taken from its
+    neighbour, and their default is as far as the positional convolution sees.
 
     A recording that fits into one block gives what the whole pass gives. A longer one does not
     quite: attention sees its block alone, and so do the statistics of group norm, where the model

@@ -16,6 +16,7 @@ from abaw_jax.models.layers import (
     SelfAttention,
     alibi,
     attention,
+    attention_apart,
     draw_mask,
     exact_gelu,
     sincos_1d,
@@ -79,34 +80,46 @@ def heads():
     return [rng.normal(size=(2, 3, 5, 4)).astype(np.float32) for _ in range(3)]
 
 
-def test_attention_is_the_equation(heads):
+@pytest.mark.parametrize("attend", [attention, attention_apart])
+def test_attention_is_the_equation(heads, attend):
     query, key, value = heads
     weights = softmax(query @ key.swapaxes(-1, -2) / math.sqrt(4), axis=-1)
-    np.testing.assert_allclose(attention(query, key, value), weights @ value, atol=1e-6)
+    np.testing.assert_allclose(attend(query, key, value), weights @ value, atol=1e-6)
 
 
-def test_masked_keys_change_nothing(heads):
+@pytest.mark.parametrize("attend", [attention, attention_apart])
+def test_masked_keys_change_nothing(heads, attend):
     query, key, value = heads
     mask = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
-    found = attention(query, key, value, mask)
+    found = attend(query, key, value, mask)
     garbage = np.where(mask[:, None, :, None], 0, 1e4).astype(np.float32)
-    np.testing.assert_array_equal(attention(query, key + garbage, value - garbage, mask), found)
-    short = attention(query[:1], key[:1, :, :3], value[:1, :, :3])
+    np.testing.assert_array_equal(attend(query, key + garbage, value - garbage, mask), found)
+    short = attend(query[:1], key[:1, :, :3], value[:1, :, :3])
     np.testing.assert_allclose(found[:1], short, atol=1e-6)
 
 
-def test_an_example_of_padding_alone_gives_finite_values_and_gradients(heads):
+@pytest.mark.parametrize("attend", [attention, attention_apart])
+def test_an_example_of_padding_alone_gives_finite_values_and_gradients(heads, attend):
     mask = np.array([[False] * 5, [True] * 5])
 
     def total(query, key, value):
-        return attention(query, key, value, mask).sum()
+        return attend(query, key, value, mask).sum()
 
-    out = attention(*heads, mask)
+    out = attend(*heads, mask)
     np.testing.assert_allclose(
         out[0], np.broadcast_to(heads[2][0].mean(1, keepdims=True), out[0].shape), atol=1e-6
     )
     for gradient in jax.grad(total, argnums=(0, 1, 2))(*heads):
         assert np.isfinite(gradient).all()
+
+
+def test_heads_apart_refuse_what_they_do_not_know():
+    x, model = np.zeros((1, 2, 6), np.float32), SelfAttention(3, dropout=0.5, apart=True)
+    variables = model.init(jax.random.key(0), x)
+    assert model.apply(variables, x).shape == x.shape
+    for given in ({"bias": np.zeros((3, 2, 2), np.float32)}, {"train": True}):
+        with pytest.raises(ValueError, match="neither bias nor dropout"):
+            model.apply(variables, x, **given)
 
 
 def test_self_attention_refuses_a_width_its_heads_do_not_divide():
