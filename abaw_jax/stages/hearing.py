@@ -11,6 +11,7 @@ Encoders take a recording in blocks of one size: memory does not grow with its l
 rows, and one program does for all.
 """
 
+import pathlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -62,7 +63,7 @@ def check_sound_encoders(config: Any) -> None:
         load_encoder(folder, name, name)
 
 
-def _open_wav2vec2(folder: str, *, clip: bool) -> SoundEncoder:
+def _open_wav2vec2(folder: pathlib.Path, *, clip: bool) -> SoundEncoder:
     model, variables, sizes = load_encoder(folder, "wav2vec2", "wav2vec2")
     block = {"block": count_frames(int(SECONDS * RATE))} if clip else {}  # no clip is longer
     states = partial(
@@ -71,7 +72,7 @@ def _open_wav2vec2(folder: str, *, clip: bool) -> SoundEncoder:
     return SoundEncoder(states, model.width, RATE / STRIDE)
 
 
-def _open_vggish(folder: str, *, clip: bool) -> SoundEncoder:
+def _open_vggish(folder: pathlib.Path, *, clip: bool) -> SoundEncoder:
     del clip
     model, variables, _ = load_encoder(folder, "vggish", "vggish")
     apply = jax.jit(model.apply)
@@ -88,7 +89,7 @@ OPEN = {"wav2vec2": _open_wav2vec2, "vggish": _open_vggish}
 
 
 def _encode(context: Context, name: str) -> tuple[Hear, dict[str, Any]]:
-    folder = context.config.extract[name]
+    folder = pathlib.Path(context.config.extract[name])
     encoder = OPEN[name](folder, clip=context.track.per_clip)
 
     def hear(samples: np.ndarray, times: np.ndarray | None) -> np.ndarray | None:

@@ -81,3 +81,28 @@ def test_what_is_of_the_recording_is_taken_of_clips_alone(name):
     difference = clip(samples, times) - frames(samples, times)
     mean = acoustics.FEATURES[name][0](samples).mean(0)
     np.testing.assert_allclose(difference, [[*mean, 0]] * 7, atol=1e-4)
+
+
+@pytest.mark.parametrize("length", [0, 15_599, 15_600, 3 * 15_360 + 239, 7 * 15_360 + 240])
+def test_patches_in_blocks_are_those_of_the_whole(length):
+    samples = np.random.default_rng(0).normal(0, 3000, length).astype(np.int16)
+    parts = list(acoustics.patch_blocks(samples, 3))
+    whole = acoustics.log_mel_patches(samples)
+    assert all(len(part) for part in parts) and sum(map(len, parts)) == len(whole)
+    np.testing.assert_array_equal(np.concatenate([whole[:0], *parts]), whole)
+
+
+@pytest.mark.parametrize("sizes", [(6,), (2, 2, 2), (1, 5)])
+def test_rows_take_the_state_at_their_time(sizes):
+    """States of half a second each; sound ends at 3.4 s, where no whole one is left."""
+    values = np.arange(1.0, 7)[:, None].astype(np.float32)
+    parts = np.split(values, np.cumsum(sizes)[:-1])
+    times = np.array([-0.1, 0, 0.49, 0.5, 1.2, 1.2, 2.99, 3.1, 3.39, 3.4, 9])
+    rows = acoustics.states_at(parts, times, rate=2.0, seconds=3.4)
+    assert rows.dtype == np.float32
+    assert rows[:, 0].tolist() == [1, 1, 1, 2, 3, 3, 6, 6, 6, 0, 0]
+    assert rows[:, 1].tolist() == [1] * 9 + [0, 0]
+
+
+def test_of_no_states_there_are_no_rows():
+    assert acoustics.states_at([], np.arange(3.0), rate=1.0, seconds=3.0) is None
