@@ -35,8 +35,8 @@ def _model(config: ConfigDict) -> None:
     """What all scales have of it, whatever the sizes."""
     config.sequence.update(
         # Paper: sound as wav2vec2 or HuBERT (768) and VGGish (128), text (768) optional. Here the
-        # package's own log-mel features; whose own are those of the paper names their stores in
-        # extract.stores, and here in place of "sound".
+        # package's own log-mel features; who has the weights names them in extract.wav2vec2 and
+        # extract.vggish, and these two here in place of "sound".
         modalities=("face", "sound"),
         apart=False,
         join_slope=0.1,  # paper
@@ -156,8 +156,8 @@ def _clips(config: ConfigDict) -> None:
     config.sequence.update(
         model="gru",  # paper
         # Paper: sound as wav2vec2 (768, 50 rows a second), text as a language model's hidden states
-        # of a transcript's tokens. Here the package's own features of both; whose own are those of
-        # the paper names their stores in extract.stores and extract.steps, and here in their place.
+        # of a transcript's tokens. Here the package's own features of both; who has the weights
+        # names them in extract.wav2vec2 and extract.text, and these in extract.steps and here.
         modalities=("face", "sound", "words"),
         apart=False,
         loss="mse",  # paper
