@@ -136,7 +136,8 @@ def states_at(
         return None
     values[np.searchsorted(places, done) :, :-1] = last
     values[:, -1] = 1
-    return values * (times < seconds)[:, None]
+    values *= (times < seconds)[:, None]
+    return values
 
 
 FEATURES = {"mfcc": (mfcc, 2 * COEFFICIENTS), "prosody": (prosody, 5)}

@@ -8,10 +8,10 @@ of both. Its settings hold mean and deviation of the training split, by which re
 all numbers but the last.
 
 A modality that `extract.steps` names has a time axis of its own: its store's rows are not those of
-the face's frames, and at most so many. Of sound they are taken every 20 ms, and of a store with a
-`rate` as they come; what is longer is averaged to so many. Of words there is one for each, the
-first ones; of text, for each token. Of other stores, whose rows are of no known time, there may
-not be more.
+the face's frames, and at most so many. Of sound they are taken every 20 ms (of VGGish every
+0.96 s), and of a store with a `rate` as they come; what is longer is averaged to so many. Of words
+there is one for each, the first ones; of text, for each token. Of other stores, whose rows are of
+no known time, there may not be more.
 
 What is the same in all rows of a recording is taken of clips alone: where labels are of frames, a
 model would know the recording by it.
@@ -137,6 +137,7 @@ def _words(context: Context) -> tuple[Make, dict[str, Any]]:
     return make, {"encoder": "tf_idf", "width": len(vocabulary) + 1, "vocabulary": lists}
 
 
+ROWS = 2**14  # of a video that are looked at at once: a long one's would fill the memory
 MAKERS = {
     **{name: functools.partial(make_heard, name=name) for name in (*HEARD, *SOUND_ENCODERS)},
     "words": _words,
@@ -187,8 +188,13 @@ def extract_modality(context: Context, name: str, splits: list[str]) -> int:
 def _scale(store: FeatureStore, videos: Sequence[str], name: str) -> dict[str, list[float]]:
     """Mean and standard deviation of the rows that are not absent; 0 and 1 of the last number."""
     total, squares, count = np.zeros(store.width), np.zeros(store.width), 0
-    for video in videos:
-        values = store.read(video).astype(np.float64)
+    parts = (
+        (video, first, min(first + ROWS, len(store.frames(video))))
+        for video in videos
+        for first in range(0, len(store.frames(video)), ROWS)
+    )
+    for part in parts:
+        values = store.read(*part).astype(np.float64)
         values = values[values[:, -1] > 0]
         total, squares, count = (
             total + values.sum(0),
