@@ -216,6 +216,18 @@ def test_less_than_a_window_has_no_frames(encoder, length):
     assert not list(encode_long(*encoder, np.ones(length, np.int16), **BLOCK))
 
 
+def test_samples_may_be_taken_as_they_are(encoder):
+    samples = draw_samples(719, 3)
+    floats = (samples / 32768).astype(np.float32)
+    normalised = (floats - floats.mean()) / np.sqrt(floats.var() + 1e-7)
+    (expected,) = encode_long(*encoder, samples, **BLOCK)
+    (found,) = encode_long(*encoder, normalised, **BLOCK, normalise=False)
+    close(found, expected)
+    (found,) = encode_long(*encoder, samples, **BLOCK, normalise=False)
+    (expected,) = encode_long(*encoder, floats, **BLOCK, normalise=False)
+    close(found, expected)
+
+
 def test_blocks_are_aligned_and_only_their_surroundings_differ():
     """Of layer norm's form what goes into the first layer is that of the whole pass."""
     encoder, frames = read_encoder("hubert_large"), 300
