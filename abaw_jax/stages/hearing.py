@@ -36,8 +36,8 @@ from abaw_jax.stages.sources import (
     load_encoder,
 )
 
-# Of a recording's samples the values (rows, width) at times (rows,), or None at all its own times;
-# the last number of a row as `Make` has it; None of no values.
+# (samples, times (rows,)) -> values (rows, width), as those of `Make`; without times, as many rows
+# as the modality has of so much sound. None where that is too little for one.
 Hear = Callable[[np.ndarray, np.ndarray | None], np.ndarray | None]
 BLOCK = 12  # VGGish's patches at a time: those of a clip
 
