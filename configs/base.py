@@ -277,14 +277,15 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         wav2vec2="",
         vggish="",
         stores=ConfigDict(),  # feature stores by name, each a modality more
-        # For sequence.model "gru": how many rows at most a modality that is not of the face's
-        # frames has of a clip, by name; see `stages/modalities.py`.
+        # For sequence.model "gru", "statistics" and "tokens": how many rows at most a modality
+        # that is not of the face's frames has of a clip, by name; see `stages/modalities.py`.
         steps=ConfigDict(),
     ))  # fmt: skip
     config.sequence = ConfigDict(dict(
-        # Of finetune.views, sound, mfcc, prosody, wav2vec2, vggish, words, text and the names in
-        # `extract.stores`.
+        # Of finetune.views, scores, sound, mfcc, prosody, wav2vec2, vggish, words, text and the names
+        # in `extract.stores`. scores: what the frame classifier's heads say of a crop, as numbers.
         modalities=("face",),
+        modality_dropout=0.0,  # chance that a training example does without one of them
         # True: windows hold crops in place of features of the face, and the encoder is trained with
         # the sequence model; what follows is for this alone, and optimizer.layer_decay may be set.
         pixels=False,
@@ -295,13 +296,19 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         # A training window starts up to this many frames off its place; with the head "last" it is
         # another frame that is predicted then.
         shift=32,
+        every=1,  # of clips: only every so many-th row is seen
         epochs=30.0,  # 0: no sequence model, the final predictions are those of frames
         batch_size=16,
         accumulate=1,
         optimizer=optimizer(1e-3, warmup_epochs=2.0),
-        # Or gru, for labels of clips: a recurrent network a modality, with states of `width` each
-        # way, `mlp_width` numbers out and then `head_width`. Of what follows only dropout and
-        # feature_dropout are its own; see `models/recurrent.py`.
+        # Or frames, each by itself: dense layers of `head_width` (0: none) and of the outputs. Or,
+        # for labels of clips, whose modalities then have time axes of their own:
+        #   gru         a recurrent network a modality, with states of `width` each way, `mlp_width`
+        #               numbers out and then `head_width`; see `models/recurrent.py`
+        #   statistics  mean, deviation, minimum and maximum of each number, and one dense layer
+        #   tokens      a transformer over the rows of all modalities; see `models/clips.py`
+        # Of what follows only dropout and feature_dropout are theirs, of frames the former alone,
+        # of statistics the latter.
         model="transformer",
         width=64,
         depth=2,

@@ -10,7 +10,7 @@ import numpy as np
 
 from abaw_jax.data.features import FeatureStore, make_standardise
 from abaw_jax.data.pipeline import Batch
-from abaw_jax.data.windows import Reader, make_feature_reader
+from abaw_jax.data.windows import Reader, draw_absent, make_feature_reader
 
 
 def average_rows(values: np.ndarray, steps: int) -> np.ndarray:
@@ -23,7 +23,9 @@ def average_rows(values: np.ndarray, steps: int) -> np.ndarray:
     return (sums / np.diff(ends)[:, None]).astype(values.dtype)
 
 
-def make_clip_reader(videos: Sequence[str], stores: Mapping[str, FeatureStore]) -> Reader:
+def make_clip_reader(
+    videos: Sequence[str], stores: Mapping[str, FeatureStore], absent_rate: float = 0.0
+) -> Reader:
     """Read clips from stores, by name; float32, the last number of each row 1, or 0 where the clip
     has none:
 
@@ -31,7 +33,8 @@ def make_clip_reader(videos: Sequence[str], stores: Mapping[str, FeatureStore]) 
                           that are asked for
         features/<name>   (steps, width): any other, all its rows and after them zeros
 
-    Standardised, and raises InputError, as `make_feature_reader`.
+    Standardised, and raises InputError, as `make_feature_reader`. An array that a training clip is
+    to do without (`draw_absent`) is zeros, and its stores are not read.
     """
     own = {name: store for name, store in stores.items() if "steps" in store.settings}
     others = [store for name, store in stores.items() if name not in own]
@@ -39,15 +42,21 @@ def make_clip_reader(videos: Sequence[str], stores: Mapping[str, FeatureStore]) 
     standardise = {name: make_standardise(store) for name, store in own.items()}
     for store in own.values():
         store.require(videos)
+    width = sum(store.width for store in others)
 
     def read(video: int, rows: np.ndarray, rng: np.random.Generator | None) -> Batch:
         name, example = videos[video], {}
-        if others:
+        absent = draw_absent(rng, absent_rate, len(own) + bool(others)).tolist()
+        if others and absent.pop():
+            example["features"] = np.zeros((len(rows), width + 1), np.float32)
+        elif others:
             values = read_rows(video, rows, rng)["features"]
             seen = any(len(store.frames(name)) for store in others)
             example["features"] = np.pad(values, ((0, 0), (0, 1)), constant_values=seen)
-        for key, store in own.items():
-            values = standardise[key](store.read(name))
+        for (key, store), without in zip(own.items(), absent, strict=True):
+            values = np.zeros((0, store.width), np.float32)
+            if not without:
+                values = standardise[key](store.read(name))
             padding = (0, store.settings["steps"] - len(values)), (0, 0)
             example[f"features/{key}"] = np.pad(values, padding)
         return example

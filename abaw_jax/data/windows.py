@@ -67,7 +67,8 @@ class Windows:
         labels: (N, K), or None. invalid: the label that stands for "none", or the row (K,).
         video, start: int64 (M,), video number and first row, counted in its video, of each.
         length: T. causal: `start` may be negative; rows before the first repeat the first.
-        whole: each window stands for its whole video, see `make_clip_windows`.
+        whole: each window stands for its whole video, see `make_clip_windows`. every: of which
+            only every so many-th row is seen.
     """
 
     videos: tuple[str, ...]
@@ -79,6 +80,7 @@ class Windows:
     causal: bool
     invalid: float | np.ndarray
     whole: bool = False
+    every: int = 1
 
     def __len__(self) -> int:
         return len(self.start)
@@ -128,13 +130,15 @@ def make_clip_windows(
     labels: np.ndarray | None,
     *,
     length: int,
+    every: int = 1,
     invalid: float = -1,
 ) -> Windows:
     """One window for each video, which stands for all of it; arguments as in `Windows`.
 
-    A video of at most `length` rows gives all of them. A longer one is divided into `length` parts
-    of equal length (to a row) and gives a row of each: a random one in training, the middle one
-    otherwise (`fuxi`'s sampling of clips, arXiv 2403.10825). Raises InputError as `make_windows`.
+    Of a video every `every`-th row is seen, from the first. At most `length` of these it gives all.
+    More are divided into `length` parts of equal length (to a row), and it gives a row of each: a
+    random one in training, the middle one otherwise (`fuxi`'s sampling of clips, arXiv 2403.10825).
+    Raises InputError as `make_windows`.
     """
     rows = _check_rows(videos, rows, labels)
     if length < 1:
@@ -143,7 +147,9 @@ def make_clip_windows(
     if not len(video):
         raise InputError(f"windows: {len(videos)} videos have 0 rows together; expected some")
     start = np.zeros(len(video), np.int64)
-    return Windows(tuple(videos), rows, labels, video, start, length, False, invalid, whole=True)
+    return Windows(
+        tuple(videos), rows, labels, video, start, length, False, invalid, whole=True, every=every
+    )
 
 
 def _check_rows(videos: Sequence[str], rows: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
@@ -174,10 +180,11 @@ def read_window(
     first are seen (mask True), not learnt (invalid).
     """
     count = int(windows.rows[video + 1] - windows.rows[video])
-    if windows.whole and count > windows.length:
-        rows = _part_rows(count, windows.length, rng)
+    seen = -(-count // windows.every)
+    if windows.whole and seen > windows.length:
+        rows = _part_rows(seen, windows.length, rng) * windows.every
     else:
-        rows = start + np.arange(windows.length)
+        rows = start + np.arange(windows.length) * windows.every
     mask = rows < count
     example = reader(video, np.clip(rows, 0, count - 1), rng)
     for name, values in example.items():
@@ -256,22 +263,34 @@ def window_epoch(
     )
 
 
-def make_feature_reader(videos: Sequence[str], stores: Sequence[FeatureStore]) -> Reader:
+def draw_absent(rng: np.random.Generator | None, rate: float, count: int) -> np.ndarray:
+    """Which of `count` modalities an example is to do without, each with probability `rate`; none
+    where that would be all, and none out of training, where there is no `rng`. bool (count,)."""
+    if rng is None or not rate:
+        return np.zeros(count, bool)
+    absent = rng.random(count) < rate
+    return absent & ~absent.all()
+
+
+def make_feature_reader(
+    videos: Sequence[str], stores: Sequence[FeatureStore], absent_rate: float = 0.0
+) -> Reader:
     """Read windows from feature stores, side by side: {"features": float32 (T, sum of widths)}.
 
     Values are standardised (`make_standardise`). Raises InputError at once, naming them, for videos
-    that a store lacks. A video whose store holds no frame at all gives zeros.
+    that a store lacks. A video whose store holds no frame at all gives zeros, and so does a store
+    that a training window is to do without (`draw_absent`, with `absent_rate`); it is not read.
     """
     for store in stores:
         store.require(videos)
     standardise = [make_standardise(store) for store in stores]
 
     def read(video: int, rows: np.ndarray, rng: np.random.Generator | None) -> Batch:
-        del rng
         parts = []
-        for store, standardised in zip(stores, standardise, strict=True):
+        absent = draw_absent(rng, absent_rate, len(stores)).tolist()
+        for store, standardised, without in zip(stores, standardise, absent, strict=True):
             frames = store.frames(videos[video])
-            if len(frames):
+            if len(frames) and not without:
                 at = nearest_before(frames, rows)
                 values = store.read(videos[video], int(at.min()), int(at.max()) + 1)
                 parts.append(standardised(values)[at - at.min()])

@@ -28,6 +28,7 @@ from abaw_jax.files import atomic_write
 from abaw_jax.interop.archive import check_variables, load_model, save_model
 from abaw_jax.models.families import VIT
 from abaw_jax.stages.parts import (
+    CLIP_MODELS,
     make_encoder_task,
     make_finetune_task,
     make_second_task,
@@ -101,7 +102,7 @@ def example_inputs(config: dict[str, Any], batch: Any) -> dict[str, jax.ShapeDty
         size = config["image"]["size"]
         return {"image": jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)}
     window, width = (batch, config["sequence"]["length"]), config["features"]["width"]
-    if config["sequence"].get("model") == "gru":
+    if config["sequence"].get("model") in CLIP_MODELS:
         return {
             name: jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
             for name, shape in _clip_shapes(config["features"], window[1]).items()

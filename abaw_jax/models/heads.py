@@ -7,6 +7,7 @@ from einops import rearrange
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Float32
 
+from abaw_jax.models.fusion import Pointwise
 from abaw_jax.models.layers import AnyArray, BatchNorm, Dense, Dropout, LayerNorm
 
 BETWEEN = ("norm", "relu")
@@ -127,3 +128,37 @@ class LastFrameHead(nn.Module):
         rows = (mask if counted is None else counted)[:, -1]
         h = _between(self.between, h, rows, self.dtype, train)
         return Dense(self.outputs, name="fc2")(h)
+
+
+class FrameHeads(nn.Module):
+    """What is said of each frame by itself: features (B, T, D) -> logits (B, T, C).
+
+    Dropout, Linear(D, hidden), ReLU, Linear(hidden, C), as `hsemotion` (arXiv 2403.11590) has it of
+    an encoder's feature; hidden 0: Linear(D, C) alone, as of its scores. `mask` and `counted`, as
+    of `SequenceModel`, are not looked at: no frame sees another.
+
+    also: (name, outputs) of further heads on the same features; their logits follow in C.
+    """
+
+    hidden: int
+    outputs: int
+    dropout: float = 0.0
+    also: tuple[tuple[str, int], ...] = ()
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[AnyArray, "B T D"],
+        mask: Bool[AnyArray, "B T"],
+        counted: Bool[AnyArray, "B R *G"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Float32[jax.Array, "B T C"]:
+        del mask, counted
+        logits = []
+        for name, outputs in (("head", self.outputs), *((f"head_{n}", o) for n, o in self.also)):
+            widths = (self.hidden, outputs) if self.hidden else (outputs,)
+            head = Pointwise(widths, 0.0, self.dropout, self.dtype, name=name)
+            logits.append(head(features, train=train).astype(jnp.float32))
+        return jnp.concatenate(logits, -1) if len(logits) > 1 else logits[0]

@@ -59,7 +59,6 @@ COUNTS = (
     "sequence.stride",
     "sequence.tcn_kernel",
     "sequence.mlp_width",
-    "sequence.head_width",
     "sequence.fuse_width",
     *(f"{section}.{key}" for section in TRAINED for key in ("batch_size", "accumulate")),
     *(f"{section}.evaluations" for section in ("finetune", "sequence")),
@@ -71,6 +70,7 @@ RATES = (
     "sequence.dropout",
     "sequence.feature_dropout",
     "sequence.mask_rate",
+    "sequence.modality_dropout",
 )
 # Of a track in `also`; all may be left out.
 LOSS_KEYS = (

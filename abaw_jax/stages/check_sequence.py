@@ -10,7 +10,12 @@ from abaw_jax.models.families import VIT
 from abaw_jax.models.heads import BETWEEN
 from abaw_jax.models.layers import MASKED
 from abaw_jax.models.sequence import HEADS, POSITIONS
-from abaw_jax.stages.parts import SEQUENCE_MODELS, make_encoder, make_second_task
+from abaw_jax.stages.parts import (
+    CLIP_MODELS,
+    SEQUENCE_MODELS,
+    make_encoder,
+    make_second_task,
+)
 from abaw_jax.tracks import TRACKS
 
 CHOICES = {
@@ -33,9 +38,13 @@ def check_sequence(config: Any) -> None:
     for key, known in CHOICES.items():
         if section[key] not in known:
             refuse(key, f"; expected one of {', '.join(known)}")
-    for key in ("depth", "patience", "shift"):
-        if section[key] < 0:
-            refuse(key, "; expected at least 0")
+    lowest = {"head_width": 0 if section.model == "frames" else 1, "every": 1}
+    for key in ("depth", "patience", "shift", *lowest):
+        if section[key] < (least := lowest.get(key, 0)):
+            refuse(key, f"; expected at least {least}")
+    if section.every > 1 and not track.per_clip:
+        refuse("every", f": labels of {track.name} are of frames, each of which is predicted; "
+               "expected 1")  # fmt: skip
     if section.shift and track.per_clip:
         refuse("shift", f": a window of {track.name} is a whole clip; expected 0")
     if section.head == "last" and track.per_clip:
@@ -49,24 +58,38 @@ def check_sequence(config: Any) -> None:
             f"config.sequence.optimizer.layer_decay: {section.optimizer.layer_decay}; expected 1: "
             "only an image encoder has blocks of layers to tell apart (config.sequence.pixels)"
         )
-    if section.model == "gru":
-        if not track.per_clip:
-            refuse("model", f": it says one thing of a clip, and labels of {track.name} are of "
-                   "frames; expected 'transformer'")  # fmt: skip
-        for key in ("mask_rate", "fuse", "join", "tcn"):
-            if section[key]:
-                refuse(key, " has no effect with config.sequence.model 'gru'; expected none")
-    else:
+    if section.model in CLIP_MODELS and not track.per_clip:
+        refuse("model", f": it says one thing of a clip, and labels of {track.name} are of "
+               "frames; expected 'transformer' or 'frames'")  # fmt: skip
+    if section.model == "transformer":
         _check_parts(config, refuse)
         _check_width(config)
+    else:
+        if section.head == "last":
+            refuse("head", f" with config.sequence.model {section.model!r}; expected 'frames'")
+        for key in ("mask_rate", "fuse", "join", "tcn"):
+            if section[key]:
+                refuse(key, f" has no effect with config.sequence.model {section.model!r}; "
+                       "expected none")  # fmt: skip
+    if section.model in ("transformer", "tokens"):
+        _check_heads(section, refuse)
+    if section.modality_dropout and section.pixels:
+        refuse("modality_dropout", " with pixels; expected 0, or config.sequence.pixels set to "
+               "False")  # fmt: skip
     _check_collaborate(config)
+
+
+def _check_heads(section: Any, refuse: Callable[[str, str], None]) -> None:
+    """Refuse a width that cannot be shared out among the heads, or by sines and cosines."""
+    if section.heads < 1 or section.width < 1 or section.width % section.heads:
+        refuse("width", f"; expected a multiple of config.sequence.heads = {section.heads}")
+    if section.width % 2 and (section.model == "tokens" or section.positions == "sincos"):
+        refuse("width", " with positions 'sincos'; expected an even number")
 
 
 def _check_parts(config: Any, refuse: Callable[[str, str], None]) -> None:
     """Refuse parts of a `SequenceModel` that do not go together."""
     section = config.sequence
-    if section.heads < 1 or section.width < 1 or section.width % section.heads:
-        refuse("width", f"; expected a multiple of config.sequence.heads = {section.heads}")
     for key in ("join", "tcn"):
         if not all(isinstance(width, int) and width > 0 for width in section[key]):
             refuse(key, "; expected widths of at least 1, or () for none")
@@ -82,8 +105,6 @@ def _check_parts(config: Any, refuse: Callable[[str, str], None]) -> None:
                "widths, or set project to False")  # fmt: skip
     if not section.depth and section.positions != "none":
         refuse("positions", " without an encoder, as config.sequence.depth is 0; expected 'none'")
-    if section.positions == "sincos" and section.width % 2:
-        refuse("width", " with positions 'sincos'; expected an even number")
 
 
 def _check_collaborate(config: Any) -> None:

@@ -37,6 +37,12 @@ from abaw_jax.stages.members import ALL, read_members
 from abaw_jax.stages.sequence import split_windows
 from abaw_jax.stages.views import further_views, tuning_folder
 
+# What a model of clips is made of.
+CLIPS = {
+    "gru": "a recurrent network (two bidirectional layers) of each modality, then dense layers",
+    "statistics": "a dense layer on statistics of each modality",
+    "tokens": "a transformer over the rows of all modalities, then dense layers",
+}
 # Of probabilities, by what a model computes in: programs may fuse in another order.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
 
@@ -203,12 +209,13 @@ def _card(context: Context, name: str, config: dict[str, Any], results: dict[str
 
 def _sequence_model(section: Any, sources: str) -> str:
     """What a sequence model is made of and what goes in, as the card names it."""
-    if section.model == "gru":
+    if section.model in CLIPS:
         return (
-            "a recurrent network (two bidirectional layers) of each modality, then dense layers, "
-            f"over whole clips: {sources}; of a row of features the last number is 1, or 0 where "
-            "there is none"
+            f"{CLIPS[section.model]}, over whole clips: {sources}; of a row of features the last "
+            "number is 1, or 0 where there is none"
         )
+    if section.model == "frames":
+        return f"dense layers on single frames' features: {sources}"
     layers = {"fusion of two views": section.fuse, "dense layers": section.join}
     layers |= {"causal convolutions": section.tcn}
     layers |= {"a transformer": section.depth}

@@ -15,8 +15,9 @@ from ml_collections import ConfigDict
 from abaw_jax.data.transforms import Transform, make_pretrain_transform, make_train_transform
 from abaw_jax.data.views import FACE, VIEWS
 from abaw_jax.errors import InputError
+from abaw_jax.models.clips import ClipStatistics, ClipTransformer
 from abaw_jax.models.families import FAMILIES, VIT
-from abaw_jax.models.heads import FrameClassifier
+from abaw_jax.models.heads import FrameClassifier, FrameHeads
 from abaw_jax.models.mae import MAE
 from abaw_jax.models.pixels import PixelSequenceModel
 from abaw_jax.models.recurrent import ClipModel
@@ -47,8 +48,12 @@ OPTIMIZER_KEYS = {
     "name", "lr", "schedule", "period_epochs", "step_factor", "warmup_epochs", "warmup_lr",
     "final_lr", "weight_decay", "b1", "b2", "clip_norm", "layer_decay", "sam_rho",
 }  # fmt: skip
-SEQUENCE_MODELS = ("transformer", "gru")
-# Of the section `sequence`; models that were exported before there were these do without.
+# Say one thing of a whole clip, whose modalities each have a time axis of their own.
+CLIP_MODELS = ("gru", "statistics", "tokens")
+SEQUENCE_MODELS = ("transformer", "frames", *CLIP_MODELS)
+# Of the section `sequence`.
+COMMON = ("width", "head_width", "dropout")
+# Models that were exported before there were these do without.
 SEQUENCE_OPTIONS = (
     "mask_rate", "mask_unit", "join", "join_slope", "tcn", "tcn_kernel", "project", "head",
     "head_each", "fuse", "fuse_width", "head_between",
@@ -165,29 +170,17 @@ def make_second_task(
 
 def _sequence_parts(
     config: Any, track: Track, weights: Mapping[str, Weights] | None
-) -> tuple[SequenceModel | PixelSequenceModel | ClipModel, dict[str, Any]]:
+) -> tuple[nn.Module, dict[str, Any]]:
     """(model, what a task of it takes besides the track). An encoder that stays whole makes the
     same of a crop in training as elsewhere."""
     section = config.sequence
     loss = make_loss_arguments(section, (weights or {}).get(track.key))
-    common = {key: section[key] for key in ("width", "head_width", "dropout", "feature_dropout")}
-    if section.get("model") == "gru":
-        model = ClipModel(vector=section.mlp_width, outputs=track.outputs, **common)
-        return model, {"clips": True, **loss}
+    if section.get("model") in CLIP_MODELS:
+        return _clip_model(section, track.outputs), {"clips": True, **loss}
     further = section_tracks(section, track)[1:]
-    model = SequenceModel(
-        depth=section.depth,
-        heads=section.heads,
-        mlp_width=section.mlp_width,
-        outputs=track.outputs,
-        activation=section.activation,
-        positions=section.positions,
-        also=tuple((other.key, other.outputs) for other in further),
-        **common,
-        **{key: section[key] for key in SEQUENCE_OPTIONS if key in section},
-    )
+    model = _frames_model(section, track.outputs, [(o.key, o.outputs) for o in further])
     options = {
-        "last": model.head == "last",
+        "last": section.get("head") == "last",
         "also": make_further_goals(section, further, weights),
         **loss,
     }
@@ -198,6 +191,37 @@ def _sequence_parts(
         model = PixelSequenceModel(encoder, model, config.finetune.pooling)
         options["inputs"] = make_pixel_inputs(make_normalise(config))
     return model, options
+
+
+def _clip_model(section: Any, outputs: int) -> ClipModel | ClipStatistics | ClipTransformer:
+    """One of CLIP_MODELS."""
+    if section.model == "statistics":
+        return ClipStatistics(outputs, section.feature_dropout)
+    common = {key: section[key] for key in (*COMMON, "feature_dropout")}
+    if section.model == "gru":
+        return ClipModel(vector=section.mlp_width, outputs=outputs, **common)
+    sizes = {key: section[key] for key in ("depth", "heads", "mlp_width")}
+    return ClipTransformer(outputs=outputs, **sizes, **common)
+
+
+def _frames_model(
+    section: Any, outputs: int, also: Sequence[tuple[str, int]]
+) -> SequenceModel | FrameHeads:
+    """One that says something of every frame; also: names and outputs of further heads."""
+    if section.get("model") == "frames":
+        return FrameHeads(section.head_width, outputs, section.dropout, tuple(also))
+    return SequenceModel(
+        depth=section.depth,
+        heads=section.heads,
+        mlp_width=section.mlp_width,
+        outputs=outputs,
+        activation=section.activation,
+        positions=section.positions,
+        feature_dropout=section.feature_dropout,
+        also=tuple(also),
+        **{key: section[key] for key in COMMON},
+        **{key: section[key] for key in SEQUENCE_OPTIONS if key in section},
+    )
 
 
 def make_further_goals(

@@ -33,7 +33,7 @@ from abaw_jax.recipe import Context
 from abaw_jax.stages.encoder import is_pretrained
 from abaw_jax.stages.finetune import pretrained
 from abaw_jax.stages.modalities import open_stores
-from abaw_jax.stages.parts import make_transforms
+from abaw_jax.stages.parts import CLIP_MODELS, make_transforms
 from abaw_jax.stages.views import tuning_folder
 from abaw_jax.tasks.collaborate import is_frozen
 from abaw_jax.training.optim import freeze_blocks
@@ -57,8 +57,9 @@ def check_pixels(config: Any) -> None:
                 refuse(key, f" without an encoder to train; expected {without!r}, or "
                        "config.sequence.pixels set to True")  # fmt: skip
         return
-    if section.model == "gru":
-        refuse("pixels", " with config.sequence.model 'gru'; expected False, or another model")
+    if section.model != "transformer":
+        refuse("pixels", f" with config.sequence.model {section.model!r}; expected False, or the "
+               "model 'transformer'")  # fmt: skip
     if not 0 <= section.frozen_blocks <= depth:
         refuse("frozen_blocks", f"; expected 0 to config.encoder.depth = {depth}")
     if section.encoder_from == "pretrain" and not is_pretrained(config):
@@ -84,9 +85,10 @@ def make_reader(context: Context, split: str, only: str | None = None) -> Reader
     augmented where a window is drawn in training."""
     config, folder = context.config, context.folder("prepare") / "records"
     index, stores = load_index(folder, split), open_stores(context, split, only)
-    if config.sequence.model == "gru":
-        return make_clip_reader(index.videos, stores)
-    readers = [make_feature_reader(index.videos, list(stores.values()))] if stores else []
+    if config.sequence.model in CLIP_MODELS:
+        return make_clip_reader(index.videos, stores, config.sequence.modality_dropout)
+    absent = config.sequence.modality_dropout
+    readers = [make_feature_reader(index.videos, list(stores.values()), absent)] if stores else []
     if config.sequence.pixels:
         augment, plain = make_transforms(config)["finetune"], make_eval_transform(config.image.size)
 

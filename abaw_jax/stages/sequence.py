@@ -87,7 +87,7 @@ def split_windows(context: Context, split: str, only: str | None = None):
     rows = index.videos, index.rows, index.labels.get(track.key)
     options = {"length": section.length, "invalid": track.invalid}
     if track.per_clip:
-        windows = make_clip_windows(*rows, **options)
+        windows = make_clip_windows(*rows, every=section.every, **options)
     elif section.head == "last":  # every row is predicted; `train_member` takes every stride-th
         windows = make_windows(*rows, stride=1, causal=True, **options)
     else:

@@ -61,6 +61,19 @@ def test_one_modality_alone(stores):
         assert list(read(0, np.arange(3), None)) == [key]
 
 
+def test_a_training_clip_does_without_a_modality(stores):
+    """Rows of zeros, each of whose last number says that there is none; one of the two is left."""
+    read, rng = make_clip_reader(list(VIDEOS), stores, 0.5), np.random.default_rng(0)
+    plain, seen = read(1, np.arange(4), None), set()
+    for _ in range(40):
+        found = read(1, np.arange(4), rng)
+        for key, values in found.items():
+            assert values.shape == plain[key].shape and values.dtype == plain[key].dtype
+            assert not values.any() or (values == plain[key]).all()
+        seen.add(tuple(bool(values.any()) for values in found.values()))
+    assert seen == {(True, True), (True, False), (False, True)}
+
+
 def test_clips_that_a_store_lacks_are_named(stores):
     with pytest.raises(InputError, match=r"sound: no features of 1 videos \(e\)"):
         make_clip_reader(["a", "e"], {"sound": stores["sound"]})

@@ -410,6 +410,65 @@ def test_clips_are_the_same_for_any_processes_and_threads(reader):
                 np.testing.assert_array_equal(batch[key][p::2], parts[p][step][key])
 
 
+def test_of_a_clip_every_so_many_th_row_is_seen(reader):
+    """Of 20, 3, 8 and 11 rows every third: 7, 1, 3 and 4; of more than 4 one of each equal part."""
+    made = windows.make_clip_windows(list(VIDEOS), ROWS, LABELS, length=4, every=3)
+    (batch,) = windows.window_epoch(made, reader, batch_size=4, threads=0)
+    assert batch["mask"].sum(1).tolist() == [4, 1, 3, 4]
+    for video, rows in enumerate([[0, 6, 12, 18], [0], [0, 3, 6], [0, 3, 6, 9]]):
+        expected = filled_by_hand(video)[rows]
+        np.testing.assert_array_equal(batch["features"][video, : len(rows)], expected)
+
+
+def test_a_training_window_does_without_modalities_at_the_rate_asked_for(tmp_path):
+    """Never without all of them, the same ones each time, and never outside of training."""
+    for name in ("one", "two"):
+        features.save_features(tmp_path / name, "a", np.arange(1, 4), np.ones((3, 2), np.float32))
+        features.save_feature_settings(tmp_path / name, encoder="e", width=2, source_hash="s")
+    stores = [features.FeatureStore(tmp_path / name) for name in ("one", "two")]
+    reader = windows.make_feature_reader(["a"], stores, 0.3)
+    made = windows.make_windows(["a"], np.array([0, 3]), None, length=1, stride=1)
+    options = {"batch_size": 200, "seed": 0, "threads": 0}
+
+    def draw(**changes):
+        batches = windows.window_batches(made, reader, **{**options, **changes})
+        return np.concatenate([next(batches)["features"][:, 0] for _ in range(10)])
+
+    found = draw()
+    kept = found.reshape(-1, 2, 2)
+    assert (kept.min(2) == kept.max(2)).all()  # whole modalities
+    assert kept.any((1, 2)).all()
+    # p (1 - p), as both together are none: .21 +- 3 sigma of 2,000 draws.
+    np.testing.assert_allclose((kept[..., 0] == 0).mean(0), 0.21, atol=0.028)
+    np.testing.assert_array_equal(draw(), found)
+    assert (draw(seed=1) != found).any()
+    (batch,) = windows.window_epoch(made, reader, batch_size=3, threads=0)
+    assert batch["features"].all()
+
+
+def test_a_modality_that_is_done_without_is_not_read(tmp_path, monkeypatch):
+    taken = []
+    read = features.FeatureStore.read
+    for name in ("one", "two"):
+        features.save_features(tmp_path / name, "a", np.arange(1, 4), np.ones((3, 2), np.float32))
+        features.save_feature_settings(tmp_path / name, encoder="e", width=2, source_hash="s")
+    stores = [features.FeatureStore(tmp_path / name) for name in ("one", "two")]
+    reader = windows.make_feature_reader(["a"], stores, 0.5)
+
+    def listen(store, *asked):
+        taken.append(store.folder.name)
+        return read(store, *asked)
+
+    monkeypatch.setattr(features.FeatureStore, "read", listen)
+    rng, seen = np.random.default_rng(0), []
+    for _ in range(20):
+        values = reader(0, np.arange(3), rng)["features"]
+        seen += [
+            name for name, part in (("one", values[:, :2]), ("two", values[:, 2:])) if part.any()
+        ]
+    assert taken == seen and len(taken) < 40
+
+
 def test_clips_that_cannot_be_are_refused(reader):
     with pytest.raises(InputError, match="windows of 0 rows: expected at least 1"):
         clips(length=0)

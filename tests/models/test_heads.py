@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from abaw_jax.models.heads import FrameClassifier
+from abaw_jax.models.heads import FrameClassifier, FrameHeads
 from abaw_jax.models.layers import BatchNorm
 from abaw_jax.models.sequence import SequenceModel
 from abaw_jax.models.vit import ViT
@@ -142,3 +142,20 @@ def test_pooling():
         assert logits.shape == (2, 3) and np.abs(logits).max() < 1e-2
     with pytest.raises(ValueError, match="expected one of"):
         jax.eval_shape(FrameClassifier(encoder, 3, pooling="max").init, jax.random.key(0), images)
+
+
+@pytest.mark.parametrize(("hidden", "also"), [(5, ()), (0, ()), (5, (("va", 2),))])
+def test_heads_of_single_frames_are_dense_layers(hidden, also):
+    model, x = FrameHeads(hidden, 3, also=also), features()
+    variables = jax.jit(model.init)(jax.random.key(0), x, MASK)
+    logits = jax.jit(model.apply)(variables, x, MASK)
+    expected = []
+    for name in ("head", *(f"head_{key}" for key, _ in also)):
+        layers = variables["params"][name].values()
+        found = x
+        for i, layer in enumerate(layers):
+            found = np.maximum(found, 0) if i else found
+            found = found @ layer["kernel"] + layer["bias"]
+        assert len(layers) == 1 + bool(hidden)
+        expected.append(found)
+    np.testing.assert_allclose(logits, np.concatenate(expected, -1), rtol=1e-5, atol=1e-6)

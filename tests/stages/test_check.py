@@ -132,12 +132,18 @@ def test_sequence_parts_that_do_not_go_together_are_named(module, changes, named
         (expr, "sequence", {"model": "gru"}, "sequence.model: 'gru': .* labels of EXPR are of f"),
         (emi, "sequence", {"join": (8, 8)}, r"sequence.join: \(8, 8\) has no effect with .*gru"),
         (emi, "sequence", {"model": "transformer"}, "extract.steps.sound: .* face's frames; leave"),
+        (expr, "sequence", {"model": "frames", "tcn": (8,)}, r"sequence.tcn: \(8,\) has no effect"),
+        (expr, "sequence", {"model": "frames", "head": "last"}, "sequence.head: 'last' with .*fra"),
+        (expr, "sequence", {"head_width": 0}, "sequence.head_width: 0; expected at least 1"),
+        (expr, "sequence", {"every": 2}, "sequence.every: 2: labels of EXPR are of frames"),
+        (emi, "sequence", {"every": 0}, "sequence.every: 0; expected at least 1"),
+        (emi, "sequence", {"model": "tokens", "width": 7}, "sequence.width: 7; expected a mult"),
         (emi, "extract", {"steps": {"sound": 8}}, "extract.steps: .* no number of steps for words"),
         (emi, "extract", {"steps": {"face": 8}}, "extract.steps.face: has no time axis of its own"),
         (emi, "extract", {"steps": {"sound": 0}}, "extract.steps.sound: 0; expected at least 1"),
     ],
 )
-def test_recurrent_models_that_cannot_be_are_named(track, section, changes, named):
+def test_models_that_cannot_be_are_named(track, section, changes, named):
     made = track.get_config("fuxi,tiny" if track is emi else "tiny").unlock()
     if "steps" in changes:
         changes = {"steps": ml_collections.ConfigDict(changes["steps"])}
