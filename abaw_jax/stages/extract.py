@@ -2,7 +2,7 @@
 
 Makes extract/features/<split> (a feature store) and extract/predictions/<split>, a file a video;
 of further views extract/<view> and extract/predictions_<view>, and of the other modalities that the
-sequence model is to have, extract/<modality>/<split>.
+sequence model is to have, extract/<modality>/<split>; of these `scores.py` makes the scores.
 Where labels are of clips, a prediction is one row, the mean over the clip's crops; a clip without
 any takes the mean label of the training clips. Where the frame classifier is of another track than
 the config's (`encoder.py`) there are features alone, and no score. An interrupted pass goes on at
@@ -28,6 +28,7 @@ from abaw_jax.recipe import Context
 from abaw_jax.stages.encoder import frames_track
 from abaw_jax.stages.modalities import extract_modality
 from abaw_jax.stages.parts import make_encoder
+from abaw_jax.stages.scores import SCORES, extract_scores
 from abaw_jax.stages.text import count_cut, is_learnt
 from abaw_jax.stages.views import features_folder, predictions_folder, tuning_folder
 from abaw_jax.tracks.track import Track
@@ -77,10 +78,13 @@ def run(context: Context) -> dict:
             _extract_split(context, view, split, predict, variables, content_hash(model))
             for split in splits(context)
         ]
-    others = [name for name in config.sequence.modalities if name not in config.finetune.views]
+    if SCORES in config.sequence.modalities:
+        extract_scores(context, splits(context))
+    others = set(config.sequence.modalities) - {*config.finetune.views, SCORES}
     without = {
         f"videos_without_{name}": extract_modality(context, name, splits(context))
-        for name in others
+        for name in config.sequence.modalities
+        if name in others
     }
     if is_learnt(config) and track.per_clip:
         without["clips_with_cut_text"] = count_cut(context, splits(context))

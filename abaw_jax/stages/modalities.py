@@ -1,9 +1,10 @@
 """What a sequence model learns from: feature stores of the face, of sound, of words, of the user's.
 
-Of the face and further views of it the stage `extract` makes what `views.py` says; of each other
-modality that `sequence.modalities` names, extract/<name>/<split>. A store of these holds a row for
-each annotation row, or one for all of them, whose last number is 1, or 0 where there is nothing at
-that time; of a video in which nothing was heard, said or supplied it has no row. Readers see zeros
+Of the face and further views of it the stage `extract` makes what `views.py` says, and of the
+scores, which are the face's too, what `scores.py` says; of each other modality that
+`sequence.modalities` names, extract/<name>/<split>. A store of these holds a row for each
+annotation row, or one for all of them, whose last number is 1, or 0 where there is nothing at that
+time; of a video in which nothing was heard, said or supplied it has no row. Readers see zeros
 of both. Its settings hold mean and deviation of the training split, by which readers standardise
 all numbers but the last.
 
@@ -36,8 +37,9 @@ from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import content_hash
 from abaw_jax.recipe import Context
 from abaw_jax.stages.hearing import check_sound_encoders, make_heard
-from abaw_jax.stages.parts import make_encoder
+from abaw_jax.stages.parts import CLIP_MODELS, make_encoder
 from abaw_jax.stages.prepare import corpus_root
+from abaw_jax.stages.scores import SCORES
 from abaw_jax.stages.sources import SOUND_ENCODERS, Make, find_sources, source_folders
 from abaw_jax.stages.stores import make_supplied, require_store, without_any
 from abaw_jax.stages.text import NAME, check_text_encoder, make_text
@@ -48,7 +50,7 @@ def check_modalities(config: Any) -> None:
     """Raise InputError for modalities that a recipe does not have."""
     names, supplied = list(config.sequence.modalities), list(config.extract.stores)
     made = _makers(config)
-    known = [*config.finetune.views, *made, *supplied]
+    known = [*config.finetune.views, SCORES, *made, *supplied]
     unknown = [name for name in names if name not in known]
     if unknown or not names or len(set(names)) < len(names):
         hints = [
@@ -67,7 +69,7 @@ def check_modalities(config: Any) -> None:
             f"config.sequence.apart: models of single modalities beside one of {names[0]} alone; "
             "name several in config.sequence.modalities, or set it to False"
         )
-    _check_steps(config, set(known) - set(config.finetune.views))
+    _check_steps(config, set(known) - {*config.finetune.views, SCORES})
     if config.corpus.root:
         for name in filter(made.__contains__, names):
             find_sources(config, pathlib.Path(config.corpus.root), name)
@@ -93,15 +95,15 @@ def _check_steps(config: Any, others: Set[str]) -> None:
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise InputError(f"config.extract.steps.{name}: {count!r}; expected at least 1")
     for name in filter(others.__contains__, config.sequence.modalities):
-        if model == "gru" and name not in steps:
+        if model in CLIP_MODELS and name not in steps:
             raise InputError(
                 f"config.extract.steps: has no number of steps for {name}, which config.sequence."
-                "model 'gru' reads on a time axis of its own"
+                f"model {model!r} reads on a time axis of its own"
             )
-        if model != "gru" and name in steps:
+        if model not in CLIP_MODELS and name in steps:
             raise InputError(
                 f"config.extract.steps.{name}: config.sequence.model {model!r} reads {name} at the "
-                "face's frames; leave it out, or take the model 'gru'"
+                f"face's frames; leave it out, or take one of {', '.join(CLIP_MODELS)}"
             )
 
 
@@ -146,8 +148,8 @@ MAKERS = {
 GIVEN = (NAME, *SOUND_ENCODERS)  # those whose encoder the key of the same name of `extract` gives
 # Names that a store cannot have: others' folders, and members of the sequence stage.
 TAKEN = (
-    f"{'|'.join((*VIEWS, *HEARD))}|words|all|sequence|features|model|checkpoints|tensorboard|"
-    r"collaborate|(frames|predictions|members)(_.*)?|fold\d+|scene(\d+|_.*)"
+    f"{'|'.join((*VIEWS, SCORES, *HEARD))}|words|all|sequence|features|model|checkpoints|"
+    r"tensorboard|collaborate|(frames|predictions|members)(_.*)?|fold\d+|scene(\d+|_.*)"
 )
 
 
