@@ -363,6 +363,7 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         members=(),
         others=ConfigDict(),  # more by name: a folder of predictions with validation/ and test/
         kinds=("box", "gaussian", "median"),  # and, for one class a frame, majority
+        widths=(),  # of these, in frames; empty: those of `evaluation/smoothing.py`
         gaps="linear",
         # Validation videos that the report shows over time, 12 at most; empty: the one whose labels
         # change most often and the one that scores worst.

@@ -172,21 +172,25 @@ def smooth_prediction(prediction: Prediction, rows: int, smoothing: Smoothing) -
 
 
 def smoothing_grid(
-    kinds: Iterable[str] = ("box", "gaussian", "median", "majority"), gaps: str = "linear"
+    kinds: Iterable[str] = ("box", "gaussian", "median", "majority"),
+    gaps: str = "linear",
+    chosen: Iterable[float] = (),
 ) -> tuple[Smoothing, ...]:
-    """Candidates for `search_smoothing`: none, then each kind at widths of about 0.1 to 10 s."""
+    """Candidates for `search_smoothing`: none, then each kind at widths of about 0.1 to 10 s, or at
+    those that are chosen."""
     widths = {
         "box": (5, 11, 25, 51, 75, 101, 151, 201, 301),
         "gaussian": (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96),
         "median": (5, 11, 25, 51, 101),
         "majority": (5, 11, 25, 40, 75, 101, 151, 201, 301),
     }
+    kinds, chosen = tuple(kinds), tuple(chosen)
     for kind in kinds:
         if kind not in widths:
             raise InputError(f"smoothing {kind!r}; expected one of {', '.join(widths)}")
     return (
         Smoothing(gaps=gaps),
-        *(Smoothing(kind, width, gaps) for kind in kinds for width in widths[kind]),
+        *(Smoothing(kind, width, gaps) for kind in kinds for width in chosen or widths[kind]),
     )
 
 

@@ -146,7 +146,8 @@ def check_config(config: Any, mesh: Mesh) -> None:
         check_batch(config.extract.batch_size, mesh)
     make_transforms(config)
     with within("config.ensemble"):
-        smoothing_grid(tuple(config.ensemble.kinds), config.ensemble.gaps)
+        found = config.ensemble
+        smoothing_grid(found.kinds, found.gaps, found.widths)
         _check_decision(config.ensemble, TRACKS[config.track])
         _check_combination(config.ensemble, config.sequence, TRACKS[config.track])
 

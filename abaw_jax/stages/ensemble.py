@@ -148,7 +148,7 @@ def _tune(
         predictions,
         labels,
         track,
-        smoothing_grid(tuple(section.kinds), section.gaps),
+        smoothing_grid(section.kinds, section.gaps, section.widths),
         training_labels=training,
         thresholds=bool(section.get("search_thresholds")),
         folds=validation_folds(context, labels),

@@ -238,5 +238,12 @@ def test_search_refuses_a_missing_video():
 
 def test_grid_names_unknown_kinds():
     assert {c.kind for c in smoothing.smoothing_grid(["box"])} == {"none", "box"}
+    chosen = smoothing.smoothing_grid(["box", "median"], "hold", (3, 4))
+    assert [(c.kind, c.width) for c in chosen[1:]] == [
+        ("box", 3), ("box", 4), ("median", 3), ("median", 4),
+    ]  # fmt: skip
+    assert {c.gaps for c in chosen} == {"hold"}
+    with pytest.raises(InputError, match="smoothing box of width 2.5; expected 1, 2, 3"):
+        smoothing.smoothing_grid(["box"], chosen=(2.5,))
     with pytest.raises(InputError, match="'mean'"):
         smoothing.smoothing_grid(["mean"])
