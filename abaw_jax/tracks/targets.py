@@ -1,7 +1,8 @@
 """What a frame classifier may learn in place of its track, and how the track is read from it.
 
 Of CE the images that there are to learn from say more than CE asks: RAF-DB's compounds are eleven,
-seven of which are CE's, and each is a pair of basic emotions, which other images show singly.
+seven of which are CE's, and each is a pair of basic emotions, which other images show singly; of
+those alone CE is read without a single label of its own.
 Of EXPR public encoders have learnt AffectNet's eight expressions in its place.
 Importing this imports no JAX.
 """
@@ -51,6 +52,8 @@ _EMOTIONS = ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise")
 BASIC = dataclasses.replace(
     AU, name="basic emotions", key="basic", classes=_EMOTIONS, label_width=len(_EMOTIONS)
 )
+# One class of EXPR a row; of images of two emotions none.
+SINGLES = dataclasses.replace(EXPR, name="single emotions", key="singles")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +93,20 @@ def read_basic(logits: Any) -> Any:
     return one_class.softmax(jnp.logaddexp(logs[..., pairs[:, 0]], logs[..., pairs[:, 1]]))
 
 
+def read_singles(logits: Any) -> Any:
+    """(..., 8) -> (..., 7): of each class the mean of its two expressions' probabilities, divided by
+    the sum over the classes; the mean and the sum are the same then.
+
+    `hsemotion` (arXiv 2403.11590), zero-shot; as `evaluation.compound.add`, in logarithms.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    logs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    pairs = np.array([[EXPR.classes.index(part) for part in PARTS[name]] for name in CE.classes])
+    return one_class.softmax(jnp.logaddexp(logs[..., pairs[:, 0]], logs[..., pairs[:, 1]]))
+
+
 def pair_rows(labels: np.ndarray) -> np.ndarray:
     """Labels of COMPOUNDS (n, 1) -> of BASIC (n, 6): both emotions are on; -1 stays -1."""
     pairs = np.array([[part in parts for part in _EMOTIONS] for parts in PARTS.values()])
@@ -106,6 +123,7 @@ TARGETS = {
     CE.key: {
         "compounds": Target(COMPOUNDS, read_compounds),
         "basic": Target(BASIC, read_basic, late=_is_pair),
+        "singles": Target(SINGLES, read_singles),
     },
 }
 

@@ -14,7 +14,7 @@ from abaw_jax.data.corpora import read_corpus
 from abaw_jax.data.demo.container import write_container
 from abaw_jax.data.images import VideoFrame, identity, read_image
 from abaw_jax.data.records import IMAGE_SET
-from abaw_jax.tracks import CE
+from abaw_jax.tracks import CE, EXPR
 from abaw_jax.tracks.targets import BASIC, COMPOUNDS, PARTS
 
 FRAMES = 11
@@ -117,6 +117,8 @@ def test_single_emotions_are_learnt_beside_pairs(tree):
     for number, row in enumerate(singles):
         shown = order[number % 7]
         assert row.tolist() == [int(name == shown) for name in BASIC.classes]
+    alone = [[EXPR.classes.index(order[n % 7] or "Neutral")] for n in range(10)]
+    assert video.labels["singles"].tolist() == [[-1]] * 22 + alone
     paths = [path for _, path in video.frames]
     assert [number for number, _ in video.frames] == list(range(1, 33))
     assert all("basic/aligned/train_" in path for path in paths[22:])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from abaw_jax.errors import InputError
+from abaw_jax.evaluation.compound import add
 from abaw_jax.tasks.task import make_loss
 from abaw_jax.tracks import CE, EXPR
 from abaw_jax.tracks.targets import (
@@ -17,6 +18,7 @@ from abaw_jax.tracks.targets import (
     pair_rows,
     read_basic,
     read_compounds,
+    read_singles,
 )
 
 
@@ -48,7 +50,14 @@ def test_basic_emotions_are_read_as_sums_of_two():
     np.testing.assert_allclose(unlikely, 1 / 7, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", TARGETS["ce"])
+def test_single_emotions_are_read_as_the_zero_shot_rule_has_it():
+    logits = draw_logits(8)
+    scores = add(np.asarray(jax.nn.softmax(logits)))
+    found = np.asarray(read_singles(logits))
+    np.testing.assert_allclose(found, scores / scores.sum(axis=1, keepdims=True), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["compounds", "basic"])
 def test_a_target_learnt_well_decodes_to_the_class(name):
     target = find_target(CE, name)
     labels = np.arange(7, dtype=np.int32)[:, None]

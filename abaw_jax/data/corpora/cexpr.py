@@ -23,7 +23,7 @@ from abaw_jax.data.video import count_frames
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.submission import read_example
 from abaw_jax.tracks import CE, EXPR, Track
-from abaw_jax.tracks.targets import BASIC, COMPOUNDS
+from abaw_jax.tracks.targets import BASIC, COMPOUNDS, SINGLES
 
 ENDINGS = (".mp4", ".avi")
 FRAME_SIDE = 400  # pixels: of 16:9 that leaves 225 rows, and models look at 224
@@ -51,7 +51,7 @@ def read(
       max_unmatched: how many frames without a row in the example a video may have, see
         `video_folders.match_rows`.
       singles: RAF-DB's basic set, whose training images are added to the training set, with labels
-        of basic emotions alone; None or '' without.
+        of basic and single emotions alone; None or '' without.
 
     Returns:
       Splits train and validation, of one video named `IMAGE_SET` each, and test. The example has
@@ -95,8 +95,9 @@ def _add_singles(split: Split, root: str | os.PathLike) -> Split:
     basic = (more.labels[EXPR.key] == emotions).astype(BASIC.label_type)
     _check_classes(str(root), BASIC, basic)
     none = np.full((more.rows, 1), CE.invalid, CE.label_type)
-    own = {CE.key: none, COMPOUNDS.key: none, BASIC.key: basic}
-    labels = {key: np.concatenate([video.labels[key], rows]) for key, rows in own.items()}
+    own = {CE.key: none, COMPOUNDS.key: none, BASIC.key: basic, SINGLES.key: more.labels[EXPR.key]}
+    pairs = video.labels | {SINGLES.key: np.full((video.rows, 1), SINGLES.invalid, np.int32)}
+    labels = {key: np.concatenate([pairs[key], rows]) for key, rows in own.items()}
     paths = [path for part in (video, more) for _, path in part.frames]
     skipped = dict(split.skipped)
     image_folder.add_counts(skipped, found["train"].skipped)
