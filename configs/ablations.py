@@ -23,7 +23,8 @@ PLAIN = {"expr": "cross_entropy", "au": "binary_cross_entropy", "ce": "cross_ent
 
 def _without_finetuning(config: ConfigDict) -> None:
     """The encoder stays as pre-trained: its last norm and the head of single frames alone learn."""
-    config.finetune.frozen_blocks = config.encoder.depth
+    if config.pretrain.epochs:
+        config.finetune.frozen_blocks = config.encoder.depth
 
 
 def _without_tcn(config: ConfigDict) -> None:
@@ -58,7 +59,7 @@ def _learn_from(config: ConfigDict, modalities: Sequence[str]) -> None:
     sequence.modalities = tuple(modalities)
     if len(modalities) > 1:
         return
-    sequence.apart = False
+    sequence.apart, config.ensemble.members = False, ()
     if sequence.fuse:
         sequence.update(fuse="", project=True)
 
@@ -68,7 +69,8 @@ def _without_sound(config: ConfigDict) -> None:
 
 
 def _face_alone(config: ConfigDict) -> None:
-    _learn_from(config, [FACE])
+    if FACE in config.sequence.modalities:
+        _learn_from(config, [FACE])
 
 
 def _eyes_mouth_alone(config: ConfigDict) -> None:
@@ -92,9 +94,9 @@ ABLATIONS = {
     "without_tcn": _without_tcn,  # .5675 / .4372 / .5519
     "without_transformer": _without_transformer,  # .5734 / .4428 / .5612
     # Of the others.
-    "without_sound": _without_sound,  # fuxi
+    "without_sound": _without_sound,  # fuxi, hsemotion
     "without_masking": _without_masking,  # masked_vit
-    "plain_loss": _plain_loss,  # masked_vit: focal; fuxi, emotic_mae: weighted
+    "plain_loss": _plain_loss,  # masked_vit: focal; the others: weighted
     "face_alone": _face_alone,  # emotic_mae, as the next four: views, fusions
     "eyes_mouth_alone": _eyes_mouth_alone,
     "fuse_mean": _fuse("mean"),

@@ -1,4 +1,4 @@
-"""What the recipes share: every section with its default values, and what each scale sets in them.
+"""What the recipes share: every section with its default values, and what each scale sets.
 
 A recipe is configs/<track>.py: it takes `sections`, sets what is its track's own, then calls the
 function of the scale that its argument names, `as_system` and `ablate`. The system
@@ -24,6 +24,7 @@ SYSTEMS = {
     "fuxi": (*SHARED, "ce", "emi"),
     "masked_vit": SHARED,
     "emotic_mae": ("expr",),
+    "hsemotion": (*SHARED, "ce", "emi"),
     "fuxi_basic": ("ce",),
 }
 LOSS_KEYS = (

@@ -52,6 +52,8 @@ def get_config(arg: str = "") -> ConfigDict:
     if system in IMAGES:
         _images(config, scale)
         IMAGES[system](config)
+    if system == "hsemotion":
+        base.as_system(config, scale)
     base.ablate(config, arg, scale)
     return config.lock()
 
@@ -130,6 +132,12 @@ def _basic(config: ConfigDict) -> None:
     )
 
 
+def _singles(config: ConfigDict) -> None:
+    """`hsemotion`: no image of a compound is learnt from; zero-shot: paper."""
+    config.corpus.singles = "rafdb"  # paper: AffectNet; of the demo corpus the single emotions
+    config.finetune.update(target="singles", curriculum=0.0)
+
+
 # Systems of single images -> what sets their targets.
-IMAGES = {"fuxi": _compounds, "fuxi_basic": _basic}
+IMAGES = {"fuxi": _compounds, "fuxi_basic": _basic, "hsemotion": _singles}
 SCALES = {"demo": _demo, "tiny": base.tiny, "paper": _paper}

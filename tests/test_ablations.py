@@ -31,6 +31,15 @@ ABLATED = {
     "emotic_mae": ("without_finetuning", "plain_loss", *VIEWS),
     "fuxi_basic": ("without_finetuning",),
 }
+# Of hsemotion, whose heads are of other modalities for each track and whose encoder has no
+# pre-training to stay as it is after.
+ABLATED_HSEMOTION = {
+    "va": set(),
+    "expr": {"without_sound", "face_alone", "plain_loss"},
+    "au": {"plain_loss"},
+    "ce": set(),
+    "emi": {"without_sound"},
+}
 # Track and ablation of the default system at demo scale.
 ABLATED_DEMO = {
     ("va", "without_sound"), ("va", "face_alone"), ("emi", "without_sound"), ("emi", "face_alone"),
@@ -67,6 +76,12 @@ def test_each_ablation_of_each_system_passes_the_check(scale):
             if key == "emi":  # of fuxi, a recurrent network
                 without |= {"without_transformer"}
             assert ablations_of(key, system, scale) == set(names) - without, (system, key)
+
+
+@pytest.mark.parametrize("scale", ["demo", "tiny", "paper"])
+def test_ablations_of_hsemotion(scale):
+    for key, names in ABLATED_HSEMOTION.items():
+        assert ablations_of(key, "hsemotion", scale) == names, key
 
 
 def test_ablations_of_the_default_system():

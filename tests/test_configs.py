@@ -25,6 +25,9 @@ SYSTEMS = [
     for system in ("ctyun", "fuxi", "masked_vit")
     for key, scale in (("va", "demo"), ("va", "paper"), ("expr", "tiny"), ("au", "paper"))
 ] + [("expr", f"emotic_mae,{scale}") for scale in ("demo", "tiny", "paper")]
+SYSTEMS += [
+    (key, f"hsemotion,{scale}") for key in TRACK_KEYS for scale in ("demo", "tiny", "paper")
+]
 
 
 def draw_labels(track, rng):
@@ -390,7 +393,7 @@ def test_the_paper_of_fuxi_weighs_classes_by_its_own_numbers():
         assert len(numbers) == TRACKS[key].outputs and min(numbers) == 1.0
 
 
-@pytest.mark.parametrize("argument", ["papr", "paper,xl", "hsemotion"])
+@pytest.mark.parametrize("argument", ["papr", "paper,xl", "hsemotions"])
 @pytest.mark.parametrize("key", TRACK_KEYS)
 def test_unknown_argument_is_named(key, argument):
     named = rf"configs/{key}.py:.*neither a system \(mae_transformer.*\) nor a scale \(demo, tiny"

@@ -94,8 +94,8 @@ def read_basic(logits: Any) -> Any:
 
 
 def read_singles(logits: Any) -> Any:
-    """(..., 8) -> (..., 7): of each class the mean of its two expressions' probabilities, divided by
-    the sum over the classes; the mean and the sum are the same then.
+    """(..., 8) -> (..., 7): of each class the mean of its two expressions' probabilities, divided
+    by the sum over the classes; the mean and the sum are the same then.
 
     `hsemotion` (arXiv 2403.11590), zero-shot; as `evaluation.compound.add`, in logarithms.
     """

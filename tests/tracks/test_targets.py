@@ -13,7 +13,6 @@ from abaw_jax.tracks.targets import (
     BASIC,
     COMPOUNDS,
     PARTS,
-    TARGETS,
     find_target,
     pair_rows,
     read_basic,
