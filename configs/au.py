@@ -8,8 +8,8 @@ Gaussian or median smoothing, and a threshold for each unit, chosen on the valid
 scale its values are those of `ctyun` (arXiv 2403.11440) without the temporal convolutions; what
 that paper does not publish says so.
 
-The argument names a system, a scale, or both as `ctyun,paper`. The systems `ctyun`, `fuxi` and
-`masked_vit` are in configs/systems, at the scales demo, tiny and paper. Scales:
+The argument names a system, a scale, or both as `ctyun,paper`. The systems `ctyun`, `fuxi`,
+`masked_vit` and `hsemotion` are in configs/systems, at the scales demo, tiny and paper. Scales:
 
     demo    default. Drawn faces at 48 pixels, a small ViT: minutes on two cores
     tiny    seconds; for tests. Its scores mean nothing

@@ -283,8 +283,8 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         steps=ConfigDict(),
     ))  # fmt: skip
     config.sequence = ConfigDict(dict(
-        # Of finetune.views, scores, sound, mfcc, prosody, wav2vec2, vggish, words, text and the names
-        # in `extract.stores`. scores: what the frame classifier's heads say of a crop, as numbers.
+        # Of finetune.views, scores (what the frame classifier's heads say of a crop), sound, mfcc,
+        # prosody, wav2vec2, vggish, words, text and the names in `extract.stores`.
         modalities=("face",),
         modality_dropout=0.0,  # chance that a training example does without one of them
         # True: windows hold crops in place of features of the face, and the encoder is trained with
@@ -302,14 +302,11 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         batch_size=16,
         accumulate=1,
         optimizer=optimizer(1e-3, warmup_epochs=2.0),
-        # Or frames, each by itself: dense layers of `head_width` (0: none) and of the outputs. Or,
-        # for labels of clips, whose modalities then have time axes of their own:
-        #   gru         a recurrent network a modality, with states of `width` each way, `mlp_width`
-        #               numbers out and then `head_width`; see `models/recurrent.py`
-        #   statistics  mean, deviation, minimum and maximum of each number, and one dense layer
-        #   tokens      a transformer over the rows of all modalities; see `models/clips.py`
-        # Of what follows only dropout and feature_dropout are theirs, of frames the former alone,
-        # of statistics the latter.
+        # Or frames, each through dense layers of `head_width` (0: none) and of the outputs, after
+        # dropout. Or, for labels of clips: gru, a recurrent network a modality, with states of
+        # `width` each way, `mlp_width` numbers out and then `head_width`; tokens, a transformer
+        # over all rows; statistics of each number and one dense layer, after feature_dropout. See
+        # `models/recurrent.py` and `models/clips.py`. What stands before the encoder is not theirs.
         model="transformer",
         width=64,
         depth=2,

@@ -8,17 +8,17 @@ The organisers publish 56 videos and no label. System `fuxi` (arXiv 2403.10825) 
 eleven compounds from its images and predicts the videos: of the eleven probabilities CE's seven are
 taken, and divided by their sum. System `fuxi_basic`, its successor of ABAW-7 (.6063 there), learns
 six basic emotions, each on or off, from RAF-DB's compounds and its basic set, the single emotions
-first; a compound's score is the sum of its two. docs/data.md says what DIR holds. Neither has a
-sequence model, and nothing is smoothed: images do not follow on one another.
+first; a compound's score is the sum of its two. `hsemotion` (2403.11590) learns the single images
+alone: no label of a compound at all. docs/data.md says what DIR holds. None has a sequence model,
+and nothing is smoothed: images do not follow on one another.
 
 The other system needs labels of your own: as those of EXPR, in
 `6th ABAW Annotations/CE_Recognition_Challenge/{Train_Set,Validation_Set}/<video>.txt`, a number
 from 0 to 6 a row, -1 for none. The demo corpus has such labels.
 
 System `mae_transformer`, as in configs/expr.py; box, Gaussian, median or majority smoothing chosen
-on the validation set. The systems' papers train CE on single images or not at all (`fuxi`;
-`hsemotion`, 2403.11590): at paper scale the encoder is tuned as `fuxi` does, and the windows are
-those of `ctyun` (2403.11440) for EXPR.
+on the validation set. The systems' papers train CE on single images or not at all: at paper scale
+the encoder is tuned as `fuxi` does, and the windows are those of `ctyun` (2403.11440) for EXPR.
 
 The argument names a system, a scale, or both as `fuxi,paper`:
 

@@ -15,7 +15,8 @@ and with an encoder tuned on EMI in place of AU, unless --config.finetune.encode
 a finished run of configs/au.py:fuxi,paper; what that paper does not publish says so.
 
 System `fuxi`, in configs/systems/fuxi.py: that paper's recurrent network over each of face, sound
-and words on a time axis of its own. Its encoder is the one of this file, tuned on EMI.
+and words on a time axis of its own. Its encoder is the one of this file, tuned on EMI. `hsemotion`,
+in configs/systems/hsemotion.py: a dense layer on the statistics of a clip's scores and its sound.
 
 The argument names a system, a scale, or both as `fuxi,paper`; each system has all scales:
 

@@ -10,8 +10,8 @@ majority smoothing chosen on the validation set. At paper scale its values are t
 (arXiv 2403.11440) without the temporal convolutions; what that paper does not publish says so.
 
 The argument names a system, a scale, or both as `ctyun,paper`. The systems `ctyun`, `fuxi`,
-`masked_vit` and `emotic_mae` are in configs/systems, at the scales demo, tiny, paper and, but for
-`fuxi`, faces. Scales:
+`masked_vit`, `emotic_mae` and `hsemotion` are in configs/systems, at the scales demo, tiny, paper
+and, but for `fuxi` and `hsemotion`, faces. Scales:
 
     demo    default. Drawn faces at 48 pixels, a small ViT: minutes on two cores
     tiny    seconds; for tests. Its scores mean nothing

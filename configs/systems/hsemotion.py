@@ -164,7 +164,10 @@ def paper(config: ConfigDict) -> None:
     config.finetune.update(
         epochs=6.0,  # paper; before them 3 of the head alone, at 1e-3
         batch_size=64,  # not published
-        optimizer=_adam(1e-4),  # paper; around it SAM
+        optimizer=_adam(
+            1e-4,  # paper
+            sam_rho=0.05,  # SAM around Adam: paper; rho: not published, Foret et al.'s
+        ),
         dropout=0.0,  # not published, as the next
         label_smoothing=0.0,
         evaluations=6,
