@@ -45,7 +45,6 @@ from abaw_jax.stages.parts import (
     make_transforms,
     output_classes,
     section_tracks,
-    training_figures,
 )
 from abaw_jax.stages.start import load_start, take_public
 from abaw_jax.stages.views import tuning_folder
@@ -92,7 +91,7 @@ def run(context: Context) -> dict:
         return _take(context)
     track, views = frames_track(context), context.config.finetune.views
     results = {view: _tune(context, view, number) for number, view in enumerate(views)}
-    figures, score = training_figures(results[FACE]), track.score_name
+    figures, score = results[FACE].figures(), track.score_name
     figures |= {f"{v}_{score}": r.metrics[score] for v, r in results.items() if v != FACE}
     models = [content_hash(tuning_folder(context, view) / "model") for view in views]
     return {

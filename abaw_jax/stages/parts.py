@@ -34,7 +34,6 @@ from abaw_jax.tracks import TRACKS
 from abaw_jax.tracks.targets import find_target
 from abaw_jax.tracks.together import split_labels
 from abaw_jax.tracks.track import Track
-from abaw_jax.training.loop import TrainResult
 from abaw_jax.training.optim import Optimizer, freeze_blocks, make_optimizer
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -334,16 +333,4 @@ def make_transforms(config: Any, view: str = FACE) -> dict[str, Transform]:
             erase=tuned.erase,
             view=VIEWS[view],
         ),
-    }
-
-
-def training_figures(result: TrainResult) -> dict[str, float]:
-    """What a stage reports of its training, beside its score."""
-    return {
-        **result.metrics,
-        "step": result.step,
-        "examples_per_second": round(result.examples_per_second, 1),
-        "input_wait_share": round(result.input_wait_share, 4),
-        "compiles": result.compiles,
-        "compile_seconds": round(result.compile_seconds, 2),
     }

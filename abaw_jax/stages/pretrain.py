@@ -20,7 +20,6 @@ from abaw_jax.stages.parts import (
     make_pretrain_task,
     make_schedule_optimizer,
     make_transforms,
-    training_figures,
 )
 from abaw_jax.training.loop import train
 
@@ -80,7 +79,7 @@ def run(context: Context) -> dict:
         {"kind": "mae", **context.section("image", "encoder", "pretrain")},
     )
     return {
-        "metrics": training_figures(result),
+        "metrics": result.figures(),
         "samples": len(records),
         "content": content_hash(folder / "model"),
     }

@@ -60,7 +60,6 @@ from abaw_jax.stages.parts import (
     make_sequence_task,
     output_classes,
     second_section,
-    training_figures,
 )
 from abaw_jax.stages.pixels import as_seen, make_frozen, make_initial, make_reader
 from abaw_jax.stages.predict import (
@@ -135,7 +134,7 @@ def run(context: Context) -> dict:
         trained = train_branches(seen, branches, place, member, readers, labels, **asked)
         result, (_, predict) = trained[-1], branches[-1]
         if name == ALL:
-            figures = training_figures(result)
+            figures = result.figures()
             if len(trained) > 1:
                 figures["first_branch"] = trained[0].metrics[track.score_name]
         _save_member(seen, place, result, member.modality)

@@ -56,6 +56,17 @@ class TrainResult:
     compile_seconds: float = 0.0
     examples_per_second: float = 0.0
 
+    def figures(self) -> dict[str, float]:
+        """What a stage reports of its training, beside its score."""
+        return {
+            **self.metrics,
+            "step": self.step,
+            "examples_per_second": round(self.examples_per_second, 1),
+            "input_wait_share": round(self.input_wait_share, 4),
+            "compiles": self.compiles,
+            "compile_seconds": round(self.compile_seconds, 2),
+        }
+
 
 def train(
     task: Task,

@@ -196,7 +196,8 @@ def test_a_frozen_norm_stays_as_it_is_and_normalises_as_elsewhere():
     batch = next(tiny_batches(0, 8))
     losses = {}
     for name, optimizer in {"frozen": frozen, "trained": OPTIMIZER}.items():
-        state = make_state(make_tiny_task(), optimizer, seed=1, batch=batch, mesh=mesh)
+        init, _ = abstract_state(make_tiny_task(), optimizer, seed=1, batch=batch, mesh=mesh)
+        state = init()
         state = state.replace(model_state=jax.tree.map(lambda x: x + 2.0, state.model_state))
         before = bits(state.model_state)
         after, metrics = make_train_step(make_tiny_task(), optimizer, seed=1)(state, batch)
