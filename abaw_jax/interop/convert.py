@@ -43,6 +43,7 @@ from abaw_jax.interop.tensors import (
     read_source,
     save_tensors,
 )
+from abaw_jax.models.families import FAMILIES, VIT
 
 ASIDE = "source.safetensors"
 KIND = "converted"
@@ -196,21 +197,13 @@ def describe(config: Mapping[str, Any], folder: object) -> dict[str, Any]:
             "which other libraries have no names; expected converted weights, a frame classifier "
             "or a masked autoencoder"
         )
-    encoder = config["encoder"]
-    sizes = {
-        key: encoder[key] for key in ("patch_size", "width", "depth", "heads")
-    } | {
-        "image_size": config["image"]["size"],
-        "mlp_ratio": 4.0,
-        "positions": encoder.get("positions", "sincos"),
-        "epsilon": encoder.get("epsilon", 1e-6),
-    }  # fmt: skip
+    architecture, sizes = _describe_encoder(config, folder)
     if kind == "mae":
         keys = ("decoder_width", "decoder_depth", "decoder_heads")
-        sizes |= {key: config["pretrain"][key] for key in keys}
+        architecture, sizes = "mae", sizes | {key: config["pretrain"][key] for key in keys}
     else:
-        sizes |= {"pooling": config["finetune"]["pooling"], "outputs": len(config["classes"])}
-    architecture = "mae" if kind == "mae" else "vit"
+        sizes |= {"outputs": len(config["classes"])}
+        sizes |= {"pooling": config["finetune"]["pooling"]} if architecture == "vit" else {}
     return {
         "kind": KIND,
         "architecture": architecture,
@@ -219,6 +212,22 @@ def describe(config: Mapping[str, Any], folder: object) -> dict[str, Any]:
         "image": dict(config["image"]),
         "source": {"form": next(iter(ARCHITECTURES[architecture].forms))},
     }
+
+
+def _describe_encoder(config: Mapping[str, Any], folder: object) -> tuple[str, Sizes]:
+    """(key of `ARCHITECTURES`, sizes) of the encoder of a model that was trained here."""
+    encoder, image = config["encoder"], {"image_size": config["image"]["size"]}
+    if (name := encoder.get("family", VIT)) == VIT:
+        sizes = {key: encoder[key] for key in ("patch_size", "width", "depth", "heads")}
+        return "vit", sizes | image | {
+            "mlp_ratio": 4.0,
+            "positions": encoder.get("positions", "sincos"),
+            "epsilon": encoder.get("epsilon", 1e-6),
+        }  # fmt: skip
+    public = FAMILIES[name].public if name in FAMILIES else None
+    if public is None:
+        raise InputError(f"{folder}: of family {name!r}, for which other libraries have no names")
+    return public[0], {"size": public[1], **image}
 
 
 def _check_folder(folder: pathlib.Path) -> None:
