@@ -236,7 +236,10 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         batch_size=64,
         accumulate=1,
         optimizer=optimizer(1e-3, layer_decay=0.8),
+        head_epochs=0.0,  # before all is tuned, the head alone is, at a rate of its own
+        head_lr=1e-3,
         frozen_blocks=0,  # these, and what is below them, stay as pre-trained; 0: all is tuned
+        balanced=False,  # True: images are drawn so that each class is as frequent as any other
         # One encoder is tuned on each: face, and after it eyes_mouth; names in sequence.modalities.
         views=("face",),
         track="",  # the one that it learns; empty: the config's own; or a key of corpus.also

@@ -47,6 +47,7 @@ def image_batches(
     threads: int = 2,
     decode: Callable[[bytes], dict] = decode_record,
     curriculum: Curriculum | None = None,
+    classes: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Endless shuffled batches of augmented images; every epoch has its own order.
 
@@ -62,6 +63,8 @@ def image_batches(
         threads: readers; 0 reads in the caller's thread.
         decode: encoded record -> dict with at least `image`; `video`, `frame` name it in errors.
         curriculum: which of `indices` come later, and when; None: all alike.
+        classes: (n,) of what class each of `indices` is, of which then each comes equally often;
+            None: each example does.
 
     Returns: an iterator of this process's part of each batch, b = batch_size / process count:
         image uint8 (b, H, W, 3), and with labels: label (b, K), mask bool (b,), all True.
@@ -91,6 +94,7 @@ def image_batches(
         process=process,
         threads=threads,
         curriculum=curriculum,
+        classes=classes,
     )
 
 
@@ -148,15 +152,18 @@ def shuffled_batches(
     process: tuple[int, int] = (0, 1),
     threads: int = 2,
     curriculum: Curriculum | None = None,
+    classes: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Endless batches of `make(i, rng)`, i a shuffled 0 .. count-1, anew in every epoch.
 
     `rng` is seeded by the position in the global sequence. The remaining arguments are those of
     `image_batches`. With a curriculum each of the two parts has an order of its own, whose places
     pass as positions do, whichever part they take: so a position's example follows from it alone.
+    With classes every turn of positions takes one of each class, in an order drawn for the turn,
+    and all examples of a class before it takes any of them again.
     """
     local = _local_size(count, batch_size, process, threads)
-    parts = [np.arange(count)] if curriculum is None else _split(count, curriculum)
+    parts = _parts(count, curriculum, classes)
     if seed < 0 or start_step < 0:
         raise InputError(f"seed {seed}, start_step {start_step}: expected numbers from 0 up")
     order_key, draw_key = (
@@ -168,11 +175,16 @@ def shuffled_batches(
     def order(part: int, epoch: int) -> np.ndarray:
         return _generator(order_key, epoch).permutation(parts[part])
 
+    turn_key = int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0])
+
     def example(position: int) -> Batch:
-        rng, part = _generator(draw_key, position), 0
+        rng, part, number = _generator(draw_key, position), 0, position
         if curriculum is not None:
             part = int(rng.random() < position // batch_size / curriculum.steps)
-        epoch, place = divmod(position, len(parts[part]))
+        if classes is not None:
+            number, at = divmod(position, len(parts))
+            part = int(_generator(turn_key, number).permutation(len(parts))[at])
+        epoch, place = divmod(number, len(parts[part]))
         return make(int(order(part, epoch)[place]), rng)
 
     def read(step: int) -> Batch:
@@ -184,6 +196,21 @@ def shuffled_batches(
     # time an image; its shuffle takes 2.5 us for one of 600,000, but 19 us for one of 1,000 and
     # 5 ms for one of 3.
     return _iterate(grain.MapDataset.range(start_step, sys.maxsize).map(read), threads)
+
+
+def _parts(
+    count: int, curriculum: Curriculum | None, classes: np.ndarray | None
+) -> list[np.ndarray]:
+    """Numbers of the examples of each part that has an order of its own."""
+    if classes is None:
+        return [np.arange(count)] if curriculum is None else _split(count, curriculum)
+    classes = np.asarray(classes)
+    if curriculum is not None or classes.shape != (count,):
+        raise InputError(
+            f"classes of {classes.shape} examples{' and a curriculum' if curriculum else ''}; "
+            f"expected one each of {count}, and one of the two"
+        )
+    return [np.flatnonzero(classes == number) for number in np.unique(classes)]
 
 
 def _split(count: int, curriculum: Curriculum) -> list[np.ndarray]:

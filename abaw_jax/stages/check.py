@@ -16,7 +16,7 @@ from abaw_jax.evaluation.stacking import is_choice
 from abaw_jax.models.families import FAMILIES, VIT
 from abaw_jax.models.vit import POSITIONS
 from abaw_jax.recipe import Context
-from abaw_jax.stages.check_encoder import check_family, check_frozen
+from abaw_jax.stages.check_encoder import check_balance, check_family, check_frozen
 from abaw_jax.stages.check_sequence import check_sequence
 from abaw_jax.stages.class_weights import WEIGHT_RULES, parse_weight_rule
 from abaw_jax.stages.encoder import check_encoder, check_labels
@@ -26,6 +26,7 @@ from abaw_jax.stages.modalities import check_modalities
 from abaw_jax.stages.parts import (
     DTYPES,
     NORMALISATIONS,
+    head_config,
     make_finetune_task,
     make_schedule_optimizer,
     make_sequence_task,
@@ -137,6 +138,8 @@ def check_config(config: Any, mesh: Mesh) -> None:
         with within(f"config.{name}"):
             check_batch(section.batch_size, mesh, section.accumulate)
             make_schedule_optimizer(section, 10 * section.batch_size)
+    with within("config.finetune.head_lr"):
+        make_schedule_optimizer(head_config(config).finetune, 10 * config.finetune.batch_size)
     _check_target(config)
     _check_tracks(config)
     for name, make_task in (("finetune", make_finetune_task), ("sequence", make_sequence_task)):
@@ -206,8 +209,10 @@ def _check_images(context: Context) -> None:
 def _check_target(config: Any) -> None:
     """Raise InputError for a target that the track lacks, or a curriculum of what has no order."""
     name, share = config.finetune.get("target"), config.finetune.get("curriculum", 0.0)
+    main = _main_track(config, "finetune")
     with within("config.finetune"):
-        target = find_target(_main_track(config, "finetune"), name)
+        target = find_target(main, name)
+    check_balance(config.finetune, section_tracks(config.finetune, main)[0])
     if not 0 <= share <= 1:
         raise InputError(f"config.finetune.curriculum: {share}; expected a share from 0 to 1")
     if share and not (target and target.late):

@@ -1,11 +1,13 @@
 """Values of a config that do not go with its encoder's family."""
 
+import math
 from typing import Any
 
 from abaw_jax.errors import InputError
 from abaw_jax.models.families import FAMILIES, VIT
 from abaw_jax.models.heads import POOLINGS
 from abaw_jax.stages.encoder import is_pretrained
+from abaw_jax.tracks.track import Track
 
 
 def check_family(config: Any) -> None:
@@ -63,14 +65,38 @@ def find_blocks(config: Any) -> int:
 
 
 def check_frozen(config: Any) -> None:
-    """Raise InputError for frozen blocks that the encoder lacks, or that nothing has trained."""
+    """Raise InputError for frozen blocks that the encoder lacks, or that nothing has trained, and
+    for a head that cannot be trained first."""
     section, blocks = config.finetune, find_blocks(config)
     count, name = section.frozen_blocks, config.encoder.family
     if not 0 <= count <= blocks:
         of = "config.encoder.depth =" if name == VIT else f"the blocks of {name},"
         raise InputError(f"config.finetune.frozen_blocks: {count}; expected 0 to {of} {blocks}")
-    if count and not (config.pretrain.epochs or section.encoder or section.start):
+    trained = config.pretrain.epochs or section.encoder or section.start
+    if not 0 <= section.head_epochs < math.inf:
+        raise InputError(
+            f"config.finetune.head_epochs: {section.head_epochs}; expected a number of at least 0"
+        )
+    if section.head_epochs and not trained:
+        raise InputError(
+            f"config.finetune.head_epochs: {section.head_epochs} on an encoder that nothing has "
+            "trained; set it to 0, or give finetune.start"
+        )
+    if count and not trained:
         raise InputError(
             f"config.finetune.frozen_blocks: {count} blocks that nothing has trained; set it to 0, "
             "or " + ("config.pretrain.epochs above 0" if name == VIT else "give finetune.start")
         )
+
+
+def check_balance(section: Any, track: Track) -> None:
+    """Raise InputError for balanced sampling of what has no classes to balance. track: the first
+    that the section learns."""
+    if not section.balanced:
+        return
+    if track.label_type != "int32" or track.label_width != 1:
+        raise InputError(
+            f"config.finetune.balanced: a row of {track.name} is not of one class; expected False"
+        )
+    if section.get("curriculum"):
+        raise InputError("config.finetune: balanced and a curriculum; expected one of the two")

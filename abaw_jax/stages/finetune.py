@@ -6,16 +6,18 @@ Where labels are of clips, crops learn from their clip's label, which need not s
 (weak labels); clips are scored, each by the mean over its crops.
 
 Each encoder starts from pretrain/model where there is one, or from the public weights that
-`finetune.start` names (`start.py`). The parameters that score best on the
-validation crops are kept. With tracks in `finetune.also` a crop counts for each track that it has a
-label of; the config's own decides which parameters are best. Of another track in its place, and of
-encoders that are finished and not trained here, see `encoder.py`.
+`finetune.start` names (`start.py`). With `finetune.head_epochs` the head is trained first, in
+finetune/head, while all else stays as it is, and tuning goes on from there. The parameters that
+score best on the validation crops are kept. With tracks in `finetune.also` a crop counts for each
+track that it has a label of; the config's own decides which parameters are best. Of another track
+in its place, and of encoders that are finished and not trained here, see `encoder.py`.
 
 With `finetune.target` another thing is learnt in place of the track, which is read from it
 (`tracks/targets.py`); with `finetune.curriculum` the easier of its examples come first, and the
 others' share rises to 1 over that part of the schedule. The score is the track's.
 """
 
+import dataclasses
 import functools
 import math
 import pathlib
@@ -25,6 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import FrozenConfigDict
 
 from abaw_jax.data.pipeline import Curriculum, image_batches, image_epoch
 from abaw_jax.data.records import load_index, open_records
@@ -39,6 +42,7 @@ from abaw_jax.recipe import Context
 from abaw_jax.stages.encoder import frames_track, given_folder, is_pretrained
 from abaw_jax.stages.parts import (
     count_steps,
+    head_config,
     make_finetune_task,
     make_loss_weights,
     make_schedule_optimizer,
@@ -125,14 +129,54 @@ def _take(context: Context) -> dict:
 def _tune(context: Context, view: str, number: int) -> TrainResult:
     """Train the classifier of a view, the number-th from 0, and write its model."""
     config, folder, track = context.config, tuning_folder(context, view), frames_track(context)
+    label = f"finetune {view}" if number else "finetune"
+    initial = {"initial_params": pretrained(context), "initial_state": started_state(context)}
+    if config.finetune.get("head_epochs"):
+        head = dataclasses.replace(context, config=FrozenConfigDict(head_config(config)))
+        initial |= {"label": f"{label}, head", "frozen": is_below_head}
+        first = _train(head, view, number, folder / "head", **initial)
+        kept = jax.device_get((first.params, first.model_state))
+        initial = {"initial_params": lambda _: kept[0], "initial_state": lambda _: kept[1]}
+    result = _train(context, view, number, folder, label=label, **initial)
+    save_model(
+        folder / "model",
+        {"params": result.params, **result.model_state},
+        {
+            "kind": "frame_classifier",
+            "track": track.name,
+            "classes": list(track.classes),
+            **output_classes(config.finetune, track),
+            **context.section("image", "encoder", "finetune"),
+            **({"view": view} if number else {}),
+        },
+    )
+    return result
+
+
+def is_below_head(path: str) -> bool:
+    """Whether a parameter stays as it is where the head alone is trained."""
+    return path.split("/")[0] in ("encoder", "fc_norm")
+
+
+def _train(
+    context: Context,
+    view: str,
+    number: int,
+    folder: pathlib.Path,
+    frozen: Callable[[str], bool] | None = None,
+    **options: Any,
+) -> TrainResult:
+    """Train the classifier of a view in a folder as the config says; options: those of `train`."""
+    config, track = context.config, frames_track(context)
     section, seed = config.finetune, config.seed + number
     records, indices, labels = labelled(context, "train")
     weights = make_loss_weights(section, labels[indices], track)
     task = make_finetune_task(config, track, weights)
-    steps, epoch = count_steps(section, len(indices))
     late = late_examples(context)
+    indices, classes = balanced_examples(context, indices, labels)
+    steps, epoch = count_steps(section, len(indices))
     early = max(round(section.get("curriculum", 0.0) * steps), 1)
-    result = train(
+    return train(
         task,
         make_batches=lambda start: image_batches(
             records,
@@ -145,8 +189,9 @@ def _tune(context: Context, view: str, number: int) -> TrainResult:
             process=(jax.process_index(), jax.process_count()),
             threads=config.threads,
             curriculum=None if late is None else Curriculum(late, early),
+            classes=classes,
         ),
-        optimizer=make_schedule_optimizer(section, len(indices)),
+        optimizer=make_schedule_optimizer(section, len(indices), frozen),
         steps=steps,
         mesh=context.mesh,
         workdir=folder,
@@ -157,24 +202,21 @@ def _tune(context: Context, view: str, number: int) -> TrainResult:
         eval_every=math.ceil(steps / section.evaluations),
         best=track.score_name,
         ema_decay=section.ema_decay or None,
-        initial_params=pretrained(context),
-        initial_state=started_state(context),
-        label=f"finetune {view}" if number else "finetune",
         metadata={"classes": list(track.classes), **output_classes(section, track)},
+        **options,
     )
-    save_model(
-        folder / "model",
-        {"params": result.params, **result.model_state},
-        {
-            "kind": "frame_classifier",
-            "track": track.name,
-            "classes": list(track.classes),
-            **output_classes(section, track),
-            **context.section("image", "encoder", "finetune"),
-            **({"view": view} if number else {}),
-        },
-    )
-    return result
+
+
+def balanced_examples(
+    context: Context, indices: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(indices of the crops that are drawn, the class of each for `image_batches`). Balanced, those
+    without a class are left out; else all are drawn, and there is no second."""
+    if not context.config.finetune.get("balanced"):
+        return indices, None
+    classes = split_labels(labels[indices], learnt(context))[0][:, 0]
+    known = learnt(context)[0].valid(classes[:, None])
+    return indices[known], classes[known]
 
 
 def late_examples(context: Context) -> np.ndarray | None:

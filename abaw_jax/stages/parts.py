@@ -288,6 +288,16 @@ def second_section(section: Any) -> ConfigDict:
     return changed
 
 
+def head_config(config: Any) -> ConfigDict:
+    """A config as its section `finetune` trains the head alone: for epochs and at a rate of its
+    own, below it an encoder that makes the same of an image as elsewhere."""
+    changed = ConfigDict(config.to_dict())
+    section = changed.finetune
+    section.epochs, section.optimizer.lr = section.head_epochs, section.head_lr
+    changed.encoder.drop_path = 0.0
+    return changed
+
+
 def make_schedule_optimizer(
     section: Any, examples: int, frozen: Callable[[str], bool] | None = None
 ) -> Optimizer:

@@ -289,3 +289,38 @@ def test_the_order_is_the_same_in_another_interpreter(faces):
     batch = next(stream)
     stream.close()
     assert run.stdout.strip() == f"{batch['x'].tolist()} {batch['u'].tolist()}"
+
+
+CLASSES = np.array([0] * 15 + [3] * 6 + [7] * 2)  # of COUNT examples
+
+
+def test_classes_come_equally_often_and_each_ones_examples_too():
+    stream = pipeline.shuffled_batches(
+        COUNT, lambda i, rng: {"x": i}, batch_size=30, seed=4, threads=0, classes=CLASSES
+    )
+    drawn = np.concatenate([next(stream)["x"] for _ in range(6)])
+    stream.close()
+    turns = CLASSES[drawn].reshape(-1, 3)
+    np.testing.assert_array_equal(np.sort(turns, axis=1), np.broadcast_to([0, 3, 7], (60, 3)))
+    assert len({tuple(turn) for turn in turns.tolist()}) == 6  # in every order
+    for number in (0, 3, 7):
+        own, members = drawn[CLASSES[drawn] == number], np.flatnonzero(CLASSES == number)
+        for epoch in own.reshape(-1, len(members)):  # 60 is a multiple of each
+            np.testing.assert_array_equal(np.sort(epoch), members)
+
+
+def test_the_order_of_classes_follows_from_seed_and_step(faces):
+    whole = batches(faces, 12, classes=CLASSES)
+    assert_same(batches(faces, 5, start_step=7, threads=0, classes=CLASSES), whole[7:])
+    for part in range(2):
+        found = batches(faces, 12, process=(part, 2), classes=CLASSES)
+        assert_same(found, [{k: v[part::2] for k, v in batch.items()} for batch in whole])
+    other = batches(faces, 12, seed=6, classes=CLASSES)
+    assert any((a["label"] != b["label"]).any() for a, b in zip(whole, other, strict=True))
+
+
+def test_classes_that_cannot_be_balanced_are_named(faces):
+    with pytest.raises(InputError, match=r"classes of \(22,\) examples; expected one each of 23"):
+        batches(faces, 1, classes=CLASSES[1:])
+    with pytest.raises(InputError, match="and a curriculum; expected one each of 23, and one of"):
+        batches(faces, 1, classes=CLASSES, curriculum=CURRICULUM)

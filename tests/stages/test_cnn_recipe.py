@@ -10,6 +10,7 @@ from abaw_jax.data.features import FeatureStore
 from abaw_jax.data.records import Split, write_corpus
 from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import load_model
+from abaw_jax.interop.convert import describe
 from abaw_jax.interop.export import load_predict, load_program, make_task, save_export
 from abaw_jax.models import families
 from abaw_jax.models.efficientnet import EfficientNet, Stage
@@ -17,8 +18,10 @@ from abaw_jax.recipe import Context
 from abaw_jax.stages import extract, finetune, sequence
 from abaw_jax.stages.check import check_config
 from abaw_jax.stages.start import check_fit
+from abaw_jax.tracks import EXPR
+from abaw_jax.training.checkpoint import load_params
 from abaw_jax.training.partition import make_mesh
-from configs import expr
+from configs import expr, va
 
 NAME, WIDTH = "efficientnet_small", 24
 STAGES = (Stage(1, 3, 1, 1, 8), Stage(1, 3, 2, 2, 8))
@@ -95,6 +98,36 @@ def test_tuning_starts_from_another_runs_encoder(done, tmp_path):
         check_config(config, done[0].mesh)
 
 
+def test_the_head_learns_first_and_then_everything(done, tmp_path):
+    """Classes and valence and arousal at once; drawn so that classes come equally often."""
+    source = done[0].folder("finetune") / "model"
+    config = ml_collections.ConfigDict(done[0].config.to_dict())
+    config.corpus.also = ("va",)
+    config.finetune.update(
+        start=str(source), head_epochs=1.0, head_lr=0.1, balanced=True, class_weights="max",
+        also=ml_collections.ConfigDict({"va": {"weight": 2.0, "loss": "ccc", "output": "clip"}}),
+    )  # fmt: skip
+    config.finetune.optimizer.update(name="adam", sam_rho=0.05, weight_decay=0.0, warmup_epochs=0.0)
+    check_config(config, done[0].mesh)
+    context = Context(ml_collections.FrozenConfigDict(config), tmp_path, done[0].mesh)
+    context.folder("prepare").symlink_to(done[0].folder("prepare"))
+    found = finetune.run(context)
+    before, _ = load_model(source)
+    params, state, _ = load_params(context.folder("finetune") / "head" / "checkpoints")
+    jax.tree.map(np.testing.assert_array_equal, params["encoder"], before["params"]["encoder"])
+    jax.tree.map(np.testing.assert_array_equal, dict(state), {"batch_stats": before["batch_stats"]})
+    assert params["head_va"]["kernel"].shape == (WIDTH, 2) and np.abs(params["head"]["bias"]).max()
+    after, saved = load_model(context.folder("finetune") / "model")
+    assert saved["also"] == {"va": ["valence", "arousal"]} and "va_mean_ccc" in found["metrics"]
+    for collection in ("params", "batch_stats"):
+        one, other = (jax.tree.leaves(of[collection]["encoder"]) for of in (before, after))
+        assert all((a != b).any() for a, b in zip(one, other, strict=True)), collection
+    _, indices, labels = finetune.labelled(context, "train")
+    drawn, classes = finetune.balanced_examples(context, indices, labels)
+    assert len(drawn) < len(indices)  # video 2 has valence and arousal alone
+    np.testing.assert_array_equal(labels[drawn, 0], classes)
+
+
 def test_public_weights_are_of_a_family_and_say_what_pixels_they_take(tmp_path):
     config = of_family(make_config(expr, "tiny"), "mobilevit_s")
     unit = {"size": 256, "normalise": "channel", "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
@@ -121,6 +154,8 @@ def test_public_weights_are_of_a_family_and_say_what_pixels_they_take(tmp_path):
         (NAME, {"encoder.remat": True}, "encoder.remat: True .* expected False"),
         (NAME, {"finetune.frozen_blocks": 9}, "expected 0 to the blocks of efficientnet_small, "),
         (NAME, {"finetune.frozen_blocks": 1}, "nothing has trained; .* or give finetune.start"),
+        (NAME, {"finetune.head_epochs": 1.0}, "head_epochs: 1.0 on an encoder that nothing has"),
+        (NAME, {"finetune.head_epochs": -1.0}, "head_epochs: -1.0; expected a number of at"),
         ("ddamfn", {"encoder.drop_path": 0.1}, "drop_path: 0.1 with .*'ddamfn'; expected 0"),
         ("mobilefacenet", {}, r"image.size is 8, its own 112; config.image.mean is \(0.485"),
         ("vit", {}, "finetune.pooling: 'none' with config.encoder.family 'vit'; expected one of"),
@@ -135,6 +170,24 @@ def test_what_a_family_cannot_be_or_do_is_named_in_one_line(name, changes, named
     with pytest.raises(InputError, match=f"^config.*{named}") as caught:
         check_config(config, make_mesh())
     assert "\n" not in str(caught.value)
+
+
+def test_one_trained_here_has_its_familys_public_names():
+    config = {
+        "kind": "frame_classifier", "classes": list(EXPR.classes), "image": {"size": 224},
+        "encoder": {"family": "mobilevit_s"}, "finetune": {"pooling": "none"},
+    }  # fmt: skip
+    found = describe(config, "folder")
+    assert (found["architecture"], found["source"]) == ("mobilevit", {"form": "timm"})
+    assert found["model"] == {"size": "S", "image_size": 224, "outputs": 8}
+    with pytest.raises(InputError, match="folder: of family 'efficientnet_small', for which other"):
+        describe(config | {"encoder": {"family": NAME}}, "folder")
+
+
+def test_what_has_no_classes_is_not_balanced():
+    config = make_config(va, "tiny", balanced=True)
+    with pytest.raises(InputError, match="finetune.balanced: a row of VA is not of one class"):
+        check_config(config, make_mesh())
 
 
 def test_every_family_is_as_wide_as_it_says():
