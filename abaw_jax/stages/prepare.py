@@ -40,13 +40,16 @@ def inputs(context: Context) -> dict[str, str]:
     million files.
     """
     config = context.config
-    corpus = located(config.corpus.to_dict()) if config.corpus.root else {}
+    section = config.corpus.to_dict()
+    corpus = located(section) if section["root"] else {}
     state = {}
     for key in FOLDERS:
         state |= {path: disk_state(path, files=False) for path in corpus.get(key, ())}
     for key in FILES:
         if corpus.get(key):
             state[corpus[key]] = disk_state(corpus[key], files=True)
+    if section["root"] and takes(section["kind"], "root"):
+        state[section["root"]] = disk_state(section["root"], files=False)
     if path := _persons_path(context):
         state[str(path)] = disk_state(path, files=True)
     for section in image_sets(context).values():
@@ -150,9 +153,13 @@ def _damage_limit(section: dict) -> int | float:
 
 
 def reader_arguments(corpus: dict, track: Track) -> dict:
-    """What the corpus section tells the reader of its kind; the track, if it reads several."""
-    task = {"task": track.name} if takes(corpus["kind"], "task") else {}
-    return {k: v for k, v in corpus.items() if k not in OWN} | located(corpus) | task
+    """What the corpus section tells the reader of its kind; the track, if it reads several, and
+    the root, if it finds all below it."""
+    kind = corpus["kind"]
+    further = {"task": track.name, "root": corpus["root"]}
+    left = OWN if takes(kind, "also") else (*OWN, "also")  # others read all the labels they have
+    given = {k: v for k, v in corpus.items() if k not in left} | located(corpus)
+    return given | {key: value for key, value in further.items() if takes(kind, key)}
 
 
 def located(corpus: dict) -> dict:
@@ -175,5 +182,5 @@ def corpus_root(context: Context) -> pathlib.Path:
 
 def test_example(context: Context) -> str:
     """The submission example file of the corpus that was prepared, "" if it has none."""
-    example = context.config.corpus.test_example
+    example = context.config.corpus.get("test_example")
     return str(corpus_root(context) / example) if example else ""

@@ -8,7 +8,8 @@ import pytest
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.compound import add
 from abaw_jax.tasks.task import make_loss
-from abaw_jax.tracks import CE, EXPR
+from abaw_jax.tracks import CE, EXPR, VA
+from abaw_jax.tracks.affectnet import AFFECTNET, read_expressions
 from abaw_jax.tracks.targets import (
     BASIC,
     COMPOUNDS,
@@ -99,5 +100,16 @@ def test_a_target_that_there_is_not_is_named():
     assert find_target(CE, "") is None and find_target(EXPR, None) is None
     with pytest.raises(InputError, match="target 'basics': CE has no such; expected one of comp"):
         find_target(CE, "basics")
-    with pytest.raises(InputError, match="EXPR has no such; expected one of ''"):
-        find_target(EXPR, "basic")
+    with pytest.raises(InputError, match="VA has no such; expected one of ''"):
+        find_target(VA, "basic")
+
+
+def test_expressions_are_read_from_affectnets_by_name():
+    """Each of the seven that both have; Contempt gives nothing to Other, nor takes of the rest."""
+    assert find_target(EXPR, "affectnet").track is AFFECTNET
+    logits = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+    values = np.asarray(read_expressions(jnp.asarray(logits)))
+    chances = np.exp(logits[:, :7]) / np.exp(logits[:, :7]).sum(1, keepdims=True)
+    for i, name in enumerate(EXPR.classes):
+        own = 0 if name == "Other" else chances[:, AFFECTNET.classes.index(name)]
+        np.testing.assert_allclose(values[:, i], own, atol=1e-6)

@@ -3,8 +3,9 @@
 Source: Mollahosseini, Hasani and Mahoor, "AffectNet: a database for facial expression, valence,
 and arousal computing in the wild", IEEE Transactions on Affective Computing, 2019.
 
-Of its eight expressions seven are Aff-Wild2's. Contempt is not: it is left without a label, as to
-take it for Other would be a guess at what Aff-Wild2's annotators meant by that.
+Of its eight expressions seven are Aff-Wild2's. Contempt is not: it is left without a label of EXPR,
+as to take it for Other would be a guess at what Aff-Wild2's annotators meant by that. All eight are
+labels of `tracks.affectnet`.
 """
 
 import array
@@ -20,6 +21,7 @@ from abaw_jax.data.images import Crop, Image
 from abaw_jax.data.records import Split
 from abaw_jax.errors import InputError
 from abaw_jax.tracks import EXPR, VA
+from abaw_jax.tracks.affectnet import AFFECTNET
 
 CLASSES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")  # 0..6
 CONTEMPT, NON_FACE = 7, 10  # 8 is None, 9 Uncertain
@@ -52,7 +54,8 @@ def read(root: str | os.PathLike, max_missing: int = 1000) -> list[Split]:
       max_missing: how many rows of a csv file may be without their image.
 
     Returns:
-      Splits train and validation, those that are there, labelled with `expr` and `va`.
+      Splits train and validation, those that are there, labelled with `expr`, `affectnet` and
+      `va`.
 
     Raises:
       InputError: neither layout; a row that is not as published, or one too many without its image
@@ -83,7 +86,8 @@ class _Rows:
 
     def __init__(self):
         self.images: list[Image] = []
-        self.classes, self.ratings = array.array("b"), array.array("f")
+        self.classes, self.own = array.array("b"), array.array("b")
+        self.ratings = array.array("f")
         self.skipped: dict[str, int] = {}
 
     def add(self, where: str, image: Image, texts: Sequence[str]) -> None:
@@ -99,6 +103,7 @@ class _Rows:
         self.classes.append(
             image_folder.EXPRESSIONS[CLASSES[int(expression)]] if known else EXPR.invalid
         )
+        self.own.append(int(expression) if expression <= CONTEMPT else AFFECTNET.invalid)
         self.ratings.extend([VA.invalid, VA.invalid] if UNRATED in ratings else ratings)
 
     def split(self, name: str, source: pathlib.Path) -> Split:
@@ -106,6 +111,7 @@ class _Rows:
             raise InputError(f"{source}: gives no images; unpack AffectNet again")
         labels = {
             EXPR.key: np.array(self.classes, EXPR.label_type)[:, None],
+            AFFECTNET.key: np.array(self.own, AFFECTNET.label_type)[:, None],
             VA.key: np.array(self.ratings, VA.label_type).reshape(-1, 2),
         }
         return image_folder.labelled_set(name, self.images, labels, self.skipped)
