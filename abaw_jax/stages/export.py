@@ -214,13 +214,13 @@ def _sequence_model(section: Any, sources: str) -> str:
             f"{CLIPS[section.model]}, over whole clips: {sources}; of a row of features the last "
             "number is 1, or 0 where there is none"
         )
-    if section.model == "frames":
-        return f"dense layers on single frames' features: {sources}"
     layers = {"fusion of two views": section.fuse, "dense layers": section.join}
     layers |= {"causal convolutions": section.tcn}
     layers |= {"a transformer": section.depth}
     named = [layer for layer, present in layers.items() if present] or ["dense layers"]
     what = f"{', then '.join(named)} over windows of features: {sources}"
+    if section.model == "frames":
+        what = f"dense layers on single frames' features: {sources}"
     if section.head == "last":
         what += (
             f"; an input is the {section.length} rows that end at the predicted frame, a video's "

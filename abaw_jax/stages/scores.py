@@ -9,6 +9,7 @@ these: extract/scores/<split>, a feature store.
 import numpy as np
 
 from abaw_jax.data.features import FeatureStore, save_feature_settings, save_features
+from abaw_jax.data.records import load_index
 from abaw_jax.data.views import FACE
 from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import content_hash, load_model
@@ -38,9 +39,8 @@ def extract_scores(context: Context, splits: list[str]) -> None:
         source = features_folder(context, FACE) / split
         folder = context.folder("extract") / SCORES / split
         store = FeatureStore(source, encoder=content_hash(model))
-        for path in sorted(source.glob("*.npz")):
-            values = store.read(path.stem) @ kernel + bias
-            save_features(folder, path.stem, store.frames(path.stem), values)
+        for video in load_index(context.folder("prepare") / "records", split).videos:
+            save_features(folder, video, store.frames(video), store.read(video) @ kernel + bias)
         save_feature_settings(
             folder,
             encoder=store.settings["encoder"],
