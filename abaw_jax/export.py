@@ -1,13 +1,14 @@
 """A model for others to use: tensors with public names, the archive, or a program.
 
     python -m abaw_jax.export MODEL --to=DIR
-        [--format=source|timm|mae|transformers|archive|stablehlo]
+        [--format=source|timm|mae|transformers|archive|stablehlo|onnx]
 
 MODEL is a folder that `python -m abaw_jax.convert` or a stage of a recipe has written. `source`
 gives converted weights the names, types and bytes that they came with; `timm`, `mae` and
 `transformers` those libraries' names, with the config.json that they read; `archive` is
-model.safetensors and config.json as this package has them, and `stablehlo` that and a jax.export
-program, which is held against the model. Each folder has a model card, README.md.
+model.safetensors and config.json as this package has them, `stablehlo` that and a jax.export
+program, `onnx` that and an ONNX file, each held against the model. Every folder has a model card,
+README.md. docs/weights.md says what ONNX needs.
 """
 
 import pathlib
@@ -37,10 +38,13 @@ def _run(options: flags.FlagValues, rest: Sequence[str], track: Track | None) ->
     record = publish(pathlib.Path(rest[0]), pathlib.Path(options.to), options.format)
     print(f"{options.to}: {', '.join(record['files'])}")
     for row in record.get("parity", ()):
+        (unit,) = {"images_per_second", "examples_per_second"} & row.keys()
         print(
-            f"{row['backend']:>10}  max difference {row['difference']:.1e}  "
-            f"{row['images_per_second']:.1f} images/s"
+            f"{row['backend']:>11}  max difference {row['difference']:.1e}  "
+            f"{row[unit]:.1f} {unit.removesuffix('_per_second')}/s"
         )
+    if record.get("examples"):
+        print(f"model.onnx takes {record['examples']} example at a time: no other number could be")
     return record
 
 

@@ -147,7 +147,7 @@ def save_export(
         # In the one operation of convolutions that all backends know.
         portable = {**config, "encoder": {**config["encoder"], "form": "grouped"}}
         task, _ = make_task(portable, folder / "config.json")
-    save_program(folder, _prediction(task), variables, lambda b: example_inputs(config, b))
+    save_program(folder, make_prediction(task), variables, lambda b: example_inputs(config, b))
 
 
 def save_program(
@@ -190,7 +190,7 @@ def load_predict(folder: pathlib.Path) -> Predict:
     variables, config = load_model(folder)
     task, expected = make_task(config, folder / "config.json")
     check_variables(variables, expected, folder)
-    return _numpy_predict(jax.jit(_prediction(task)), variables)
+    return _numpy_predict(jax.jit(make_prediction(task)), variables)
 
 
 def load_program(folder: pathlib.Path) -> Predict:
@@ -209,7 +209,9 @@ def load_program(folder: pathlib.Path) -> Predict:
     return _numpy_predict(program.call, variables)
 
 
-def _prediction(task: Task) -> Callable[..., dict[str, jax.Array]]:
+def make_prediction(task: Task) -> Callable[..., dict[str, jax.Array]]:
+    """(variables, inputs as `example_inputs` has them) -> arrays by name."""
+
     def prediction(variables, inputs):
         state = {k: v for k, v in variables.items() if k != "params"}
         return task.predict(variables["params"], state, inputs)

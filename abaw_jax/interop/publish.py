@@ -7,6 +7,8 @@ names config.json is that library's; otherwise it is this package's.
 import json
 import pathlib
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,16 +21,25 @@ from abaw_jax.files import atomic_write, read_json, write_json
 from abaw_jax.interop.architectures import ARCHITECTURES
 from abaw_jax.interop.archive import WEIGHTS, load_model, save_model
 from abaw_jax.interop.convert import ASIDE, KIND, describe, load_tensors
-from abaw_jax.interop.export import MAKERS, load_program, save_export, save_program
+from abaw_jax.interop.export import (
+    MAKERS,
+    example_inputs,
+    load_program,
+    make_prediction,
+    make_task,
+    save_program,
+)
 from abaw_jax.interop.load import load, make_function
+from abaw_jax.interop.onnx import PROGRAM, load_onnx, make_onnx
 from abaw_jax.interop.tensors import read_source, save_tensors
 
 # Files of this package's own.
-OWN = ("archive", "stablehlo")
+OWN = ("archive", "stablehlo", "onnx")
 # Another word for a form.
 ALIASES = {"mae": "timm"}
-IMAGES = 8  # of the parity check
-TOLERANCE = 1e-5  # of the largest output
+EXAMPLES = 8  # of the parity check
+# Of the largest output; ONNX Runtime sums in other orders, and convolves by other algorithms.
+TOLERANCES = {"jax": 0.0, "stablehlo": 1e-5, "onnxruntime": 1e-4}
 
 
 def publish(model: pathlib.Path, folder: pathlib.Path, form: str = "source") -> dict[str, Any]:
@@ -66,50 +77,79 @@ def _publish_own(
     model: pathlib.Path, folder: pathlib.Path, config: dict[str, Any], form: str
 ) -> dict[str, Any]:
     variables, _ = load_model(model)
-    program = form == "stablehlo"
+    own = load(model)  # refuses weights of another architecture
+    description, takes = None, "image"
     if config.get("kind") in MAKERS:
-        save_export(folder, variables, config, _card(None, config), stablehlo=program)
-        return {"form": form, "files": _files(folder)}
-    description = describe(config, model)
-    architecture, function = make_function(description)
-    load(model)  # refuses weights of another architecture
-    if program and architecture.inputs != "image":
+        function = make_prediction(make_task(config, model / "config.json")[0])
+        make_inputs = partial(example_inputs, config)
+    else:
+        description = describe(config, model)
+        architecture, function = make_function(description)
+        takes, make_inputs = architecture.inputs, partial(_images, own.image_size)
+    if form != "archive" and takes != "image":
         raise InputError(f"{model}: programs are written of models of images alone; take archive")
-    if architecture.inputs == "tokens":
+    onnx = make_onnx(function, variables, make_inputs, model) if form == "onnx" else None
+    if takes == "tokens":
         copy_tokenizer(model, folder)
     with atomic_write(folder / "README.md", "w") as file:
         file.write(_card(description, config))
     if (model / ASIDE).is_file():
         save_tensors(folder / ASIDE, read_source(model / ASIDE).tensors)
     save_model(folder, variables, config)
-    if not program:
-        return {"form": form, "files": _files(folder)}
-    side = description["image"]["size"]
+    record: dict[str, Any] = {"form": form}
+    if form == "stablehlo":
+        save_program(folder, function, variables, make_inputs)
+        programs = {"stablehlo": load_program(folder)}
+        record["parity"] = _parity({"jax": own, **programs}, make_inputs(EXAMPLES), folder)
+    elif onnx:
+        with atomic_write(folder / PROGRAM) as file:
+            file.write(onnx.program)
+        programs = {"onnxruntime": load_onnx(folder / PROGRAM)}
+        inputs = make_inputs(onnx.examples or EXAMPLES)
+        record["parity"] = _parity({"jax": own, **programs}, inputs, folder)
+        record["examples"] = onnx.examples
+    return {**record, "files": _files(folder)}
 
-    def make_inputs(batch):
-        return jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
 
-    save_program(folder, function, variables, make_inputs)
-    return {"form": form, "files": _files(folder), "parity": _parity(model, folder, side)}
+def _images(side: int, count: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((count, side, side, 3), jnp.uint8)
 
 
-def _parity(model: pathlib.Path, folder: pathlib.Path, side: int) -> list[dict[str, Any]]:
-    """Of the model and of its program: greatest difference on random images, images a second."""
-    images = np.random.default_rng(0).integers(0, 256, (IMAGES, side, side, 3), np.uint8)
-    functions = {"jax": load(model), "stablehlo": load_program(folder)}
-    expected, rows = functions["jax"](images), []
+def _parity(
+    functions: dict[str, Callable[[Any], dict[str, np.ndarray]]],
+    shapes: Any,
+    folder: pathlib.Path,
+) -> list[dict[str, Any]]:
+    """Of the model, which comes first, and of its program: greatest difference on random inputs of
+    these shapes, examples a second."""
+    rng = np.random.default_rng(0)
+    inputs = jax.tree.map(partial(_draw, rng), shapes)
+    count = len(jax.tree.leaves(inputs)[0])
+    unit = "examples" if isinstance(shapes, Mapping) and "image" not in shapes else "images"
+    expected, rows = None, []
     for name, function in functions.items():
-        found = function(images)
+        found = function(inputs)
+        expected = expected or found
         start = time.perf_counter()
-        function(images)
+        function(inputs)
         seconds = time.perf_counter() - start
         difference = max(float(np.abs(found[key] - expected[key]).max()) for key in expected)
-        if not difference <= TOLERANCE * max(1, *(np.abs(a).max() for a in expected.values())):
+        largest = max(1, *(np.abs(values).max() for values in expected.values()))
+        if not difference <= TOLERANCES[name] * largest:
             raise RuntimeError(f"{folder}: {name} differs from the model by {difference:.3g}")
         rows.append(
-            {"backend": name, "difference": difference, "images_per_second": IMAGES / seconds}
+            {"backend": name, "difference": difference, f"{unit}_per_second": count / seconds}
         )
     return rows
+
+
+def _draw(rng: np.random.Generator, shape: jax.ShapeDtypeStruct) -> np.ndarray:
+    """Bytes, numbers around 0, or what is mostly True."""
+    if shape.dtype == np.uint8:
+        return rng.integers(0, 256, shape.shape, np.uint8)
+    if shape.dtype == np.bool_:
+        return rng.random(shape.shape) < 0.9
+    return rng.standard_normal(shape.shape, shape.dtype)
 
 
 def _card(description: dict[str, Any] | None, config: dict[str, Any]) -> str:

@@ -4,6 +4,9 @@ An encoder gives one feature an image, float32 (B, D), pooled in its own way: a 
 takes it with pooling "none". Padding and norms are torch's.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -16,6 +19,7 @@ from jaxtyping import Float
 from abaw_jax.models.layers import AnyArray, BatchNorm, dense_product
 
 FORMS = ("grouped", "shifted")
+_FORM: contextvars.ContextVar[str | None] = contextvars.ContextVar("form", default=None)
 Sides = tuple[int, int]
 
 
@@ -37,16 +41,26 @@ def find_form(form: str | None = None) -> str:
     """How convolutions of groups are done: "grouped" or "shifted"; by default as suits the backend.
 
     "grouped": the one operation, which GPUs and TPUs are fast at and which other runtimes know:
-    what is exported is built with it. "shifted": a sum of shifted products, each tap of the kernel
+    ONNX files are built with it. "shifted": a sum of shifted products, each tap of the kernel
     times the image moved by it, which XLA:CPU fuses into one loop; of its grouped convolution it
     has a slow form alone: 4 maps of 28 x 28 with 240 channels, 5 x 5, took 31 ms in place of 1.4,
     and with gradients 147 in place of 8 (two busy cores). In it, convolutions of single pixels
     become matrix products.
     """
-    chosen = form or ("shifted" if jax.default_backend() == "cpu" else "grouped")
+    chosen = form or _FORM.get() or ("shifted" if jax.default_backend() == "cpu" else "grouped")
     if chosen not in FORMS:
         raise ValueError(f"form {chosen!r}; expected one of {FORMS}")
     return chosen
+
+
+@contextlib.contextmanager
+def use_form(form: str) -> Iterator[None]:
+    """What is traced within takes this form where it names none: the model is to run elsewhere."""
+    before = _FORM.set(form)
+    try:
+        yield
+    finally:
+        _FORM.reset(before)
 
 
 def convolve(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from jax.typing import DTypeLike
 from jaxtyping import Float, Float32
@@ -119,8 +120,18 @@ def _resize(x, sides):
     """Bilinear, as torch's interpolate without aligned corners: (B, H, W, D) -> (B, h, w, D)."""
     if x.shape[1:3] == tuple(sides):
         return x
-    shape = (x.shape[0], *sides, x.shape[-1])
-    return jax.image.resize(x, shape, "linear", antialias=False)
+    rows, columns = map(_linear, x.shape[1:3], sides)
+    x = jnp.einsum("bhwd,ih->biwd", x, rows.astype(x.dtype), precision="highest")
+    return jnp.einsum("bhwd,jw->bhjd", x, columns.astype(x.dtype), precision="highest")
+
+
+def _linear(before: int, after: int) -> Float32[np.ndarray, "{after} {before}"]:
+    """What each pixel before counts for in each after: between centres, linearly.
+
+    A product, as jax.image.resize takes no symbol for a number of images where ONNX is written.
+    """
+    centre = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)
+    return np.maximum(1 - np.abs(centre[:, None] - np.arange(before)), 0).astype(np.float32)
 
 
 class StageBlocks(nn.Module):

@@ -107,8 +107,8 @@ def test_archive_and_program(tmp_path, model, capsys):
 def test_what_is_refused(tmp_path, model, capsys):
     with pytest.raises(InputError, match="is not empty; name a new folder"):
         publish(model, model, "timm")
-    with pytest.raises(InputError, match="no tensor names of 'onnx'; known are timm, transf"):
-        publish(model, tmp_path / "out", "onnx")
+    with pytest.raises(InputError, match="no tensor names of 'torch'; known are timm, transf"):
+        publish(model, tmp_path / "out", "torch")
     _, variables, config = small_model("sequence")
     save_model(tmp_path / "sequence", variables, config)
     with pytest.raises(InputError, match="kind 'sequence_model', for which other libraries have"):
