@@ -178,6 +178,47 @@ def make_model(name, outputs):
     return nn.Sequential(MobileFaceNet(stages, 16 if small else 112), nn.Linear(512, outputs))
 
 
+class Scaled(nn.Module):
+    """Bytes (B, S, S, 3), as ours are given, through a model."""
+
+    def __init__(self, model, mean, std):
+        super().__init__()
+        self.model = model
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    def forward(self, image):
+        return self.model((image.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std)
+
+
+def write_onnx(settings, file):
+    """The model as torch.onnx.export has it by default, for any number of images."""
+    torch.manual_seed(0)
+    model = make_model(settings["model"], settings["outputs"])
+    scaled = Scaled(model, settings["mean"], settings["std"]).eval()
+    images = torch.zeros(2, settings["size"], settings["size"], 3, dtype=torch.uint8)
+    torch.onnx.export(
+        scaled,
+        (images,),
+        file,
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+        input_names=["image"],
+        external_data=False,
+        verbose=False,
+    )
+
+
+def make_runtime_step(file, batch, threads):
+    """() -> None: inference on a batch of NumPy arrays by a file, in ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, threads
+    session = onnxruntime.InferenceSession(str(file), options, ["CPUExecutionProvider"])
+    return lambda: session.run(None, {"image": batch["image"]})
+
+
 def make_step(settings, batch, threads):
     """() -> None: inference or a training step on a batch of NumPy arrays; settings of cnn_step.py.
 
@@ -195,7 +236,7 @@ def make_step(settings, batch, threads):
         scaled = (images.float() / 255 - mean) / std
         return model(scaled.contiguous(memory_format=layout))
 
-    if not settings["train"]:
+    if settings["mode"] != "train":
         model.eval()
 
         def infer():

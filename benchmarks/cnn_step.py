@@ -1,24 +1,29 @@
-"""The convolutional encoders on CPU, beside PyTorch eager: images a second, float32.
+"""The convolutional encoders on CPU, beside PyTorch: images a second, float32.
 
     python benchmarks/cnn_step.py [--cases efficientnet_b0-1 ...] [--peer-python PYTHON]
 
-Cases MODEL-N are inference with a batch of N, MODEL-train a training step: forward, backward and
-Adam's update, cross-entropy of 8 classes. Random images of the size that the encoder was made for,
-as bytes, scaled in the step. Ours is jitted, a training step the package's own (training.step); the
-peer (cnn_peer.py) is timm's model, or one of torch.nn's layers, as PyTorch lays it out by itself;
-`--channels-last` gives it that layout.
+Cases MODEL-N are inference with a batch of N, beside PyTorch eager; MODEL-N-onnx the same of our
+ONNX file and of PyTorch's, both in ONNX Runtime, weights random and images scaled in the file;
+MODEL-train is a training step: forward, backward and Adam's update, cross-entropy of 8 classes.
+Random images of the size that the encoder was made for, as bytes, scaled in the step. Ours is
+jitted, a training step the package's own (training.step); the peer (cnn_peer.py) is timm's model,
+or one of torch.nn's layers, as PyTorch lays it out by itself; `--channels-last` gives it that
+layout.
 
 Prints one JSON line a case. Both run by turns, each in its own process, on the same `--threads`
-cores, as in mae_step.py. `--peer-python` names an interpreter with torch and timm where this one
-has none; without a peer, `peer` is null and `reason` says why.
+cores, as in mae_step.py; an ONNX file is written once, in a process of its own, and a runtime's
+`compile_seconds` is the time to open it. `--peer-python` names an interpreter with torch and timm
+where this one has none; without a peer, `peer` is null and `reason` says why. ONNX cases need the
+extra `onnx` and jax2onnx here (docs/weights.md), and onnx, onnxscript and onnxruntime there.
 """
 
 import argparse
-import json
 import os
 import pathlib
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import steps
@@ -28,12 +33,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 OUTPUTS, LR = 8, 1e-4
 MODELS = ("efficientnet_b0", "efficientnet_b2", "mobilevit_s", "mobilefacenet", "ddamfn")
-# Model, batch, whether it is trained.
+# Model, batch, what is timed.
 CASES = {
-    **{f"{model}-{batch}": (model, batch, False) for model in MODELS for batch in (1, 32)},
-    **{f"{model}-train": (model, 16, True) for model in ("efficientnet_b0", "mobilevit_s")},
-    "tiny-1": ("tiny", 1, False),  # for tests
-    "tiny-train": ("tiny", 2, True),
+    **{f"{model}-{batch}": (model, batch, "eager") for model in MODELS for batch in (1, 32)},
+    **{f"{model}-{batch}-onnx": (model, batch, "onnx") for model in MODELS for batch in (1, 32)},
+    **{f"{model}-train": (model, 16, "train") for model in ("efficientnet_b0", "mobilevit_s")},
+    # For tests.
+    "tiny-1": ("tiny", 1, "eager"),
+    "tiny-1-onnx": ("tiny", 1, "onnx"),
+    "tiny-train": ("tiny", 2, "train"),
 }
 
 
@@ -42,40 +50,28 @@ def main() -> None:
     cases = [name for name in CASES if not name.startswith("tiny")]
     parser.add_argument("--cases", nargs="+", choices=CASES, default=cases)
     parser.add_argument("--channels-last", action="store_true", help="the peer's layout")
-    parser.add_argument("--settings", help=argparse.SUPPRESS)
-    steps.add_options(parser, steps=5)
-    args = parser.parse_args()
-    if args.worker:
-        worker = {"ours": time_ours, "peer": time_peer}[args.worker]
-        print(json.dumps(worker(json.loads(args.settings), args.steps)))
-        return
+    workers = {"ours": time_ours, "peer": time_peer}
+    steps.main(__file__, parser, make_cases, workers, steps=5, unit="images/s")
+
+
+def make_cases(args: argparse.Namespace) -> Iterator[steps.Case]:
+    """`settings` are the names of a case, its pixels, and of ONNX where the files lie."""
     for name in args.cases:
-        settings = make_settings(name, args.channels_last)
-        line = steps.compare(
-            __file__,
-            f"cnn-{name}",
-            "PyTorch eager" + (", channels last" if args.channels_last else ""),
-            settings["batch_size"],
-            ["--settings", json.dumps(settings)],
-            args,
-            unit="images/s",
-        )
-        print(json.dumps(line), flush=True)
-
-
-def make_settings(name: str, channels_last: bool) -> dict:
-    """What both workers are told of a case."""
-    model, batch_size, train = CASES[name]
-    _, pixels = make_encoder(model)
-    return {
-        "model": model,
-        "batch_size": batch_size,
-        "train": train,
-        "channels_last": channels_last,
-        "outputs": OUTPUTS,
-        "lr": LR,
-        **pixels._asdict(),
-    }
+        model, batch_size, mode = CASES[name]
+        _, pixels = make_encoder(model)
+        settings = {
+            "model": model,
+            "batch_size": batch_size,
+            "mode": mode,
+            "channels_last": args.channels_last,
+            "outputs": OUTPUTS,
+            "lr": LR,
+            **pixels._asdict(),
+        }
+        peer = "PyTorch's graph, ONNX Runtime" if mode == "onnx" else "PyTorch eager"
+        peer += ", channels last" if args.channels_last and mode != "onnx" else ""
+        with tempfile.TemporaryDirectory() as folder:
+            yield steps.Case(f"cnn-{name}", peer, batch_size, settings | {"folder": folder})
 
 
 def make_encoder(model: str):
@@ -104,23 +100,60 @@ def make_batch(settings: dict) -> dict[str, np.ndarray]:
     }
 
 
-def time_ours(settings: dict, count: int) -> dict:
+def make_task(settings: dict):
     from abaw_jax.models.heads import FrameClassifier
     from abaw_jax.tasks.frames import make_frames_task
     from abaw_jax.tasks.task import normalise_by_channel
     from abaw_jax.tracks import TRACKS
-    from abaw_jax.training.optim import make_optimizer
 
     model = FrameClassifier(make_encoder(settings["model"])[0], settings["outputs"], "none")
     normalise = normalise_by_channel(settings["mean"], settings["std"])
-    task = make_frames_task(model, TRACKS["expr"], normalise=normalise)
+    return make_frames_task(model, TRACKS["expr"], normalise=normalise)
+
+
+def time_ours(settings: dict, count: int) -> dict:
+    from abaw_jax.training.optim import make_optimizer
+
     batch = make_batch(settings)
-    if settings["train"]:
+    if settings["mode"] == "onnx":
+        step, figures = onnx_inference(settings, batch["image"])
+    elif settings["mode"] == "train":
         optimizer = make_optimizer(steps=100, name="adam", lr=settings["lr"], schedule="constant")
-        step, figures = steps.jax_step(task, optimizer, batch)
+        step, figures = steps.jax_step(make_task(settings), optimizer, batch)
     else:
-        step, figures = jax_inference(task, batch["image"])
+        step, figures = jax_inference(make_task(settings), batch["image"])
     return steps.time_steps(step, settings["batch_size"], count) | figures
+
+
+def write_onnx(settings: dict, file: pathlib.Path) -> None:
+    """Our model with random weights as an ONNX file, for any number of images."""
+    import jax
+
+    from abaw_jax.interop.export import make_prediction
+    from abaw_jax.interop.onnx import make_onnx
+
+    task, images = make_task(settings), make_batch(settings)["image"]
+    params, model_state = jax.jit(task.init)(jax.random.key(0), {"image": images})
+
+    def make_inputs(count):
+        return {"image": jax.ShapeDtypeStruct((count, *images.shape[1:]), images.dtype)}
+
+    variables = {"params": params, **model_state}
+    made = make_onnx(make_prediction(task), variables, make_inputs, settings["model"])
+    file.write_bytes(made.program)
+
+
+def onnx_inference(settings: dict, images: np.ndarray):
+    """(inference by our file in ONNX Runtime, what to add to its figures)."""
+    from abaw_jax.interop.onnx import load_onnx
+
+    file = steps.made_once(write_onnx, settings, "ours.onnx")
+    start = time.perf_counter()
+    predict = load_onnx(file, threads=len(os.sched_getaffinity(0)))
+    seconds = time.perf_counter() - start
+    names = steps.versions("onnxruntime", "jax2onnx") | {"python": sys.version.split()[0]}
+    figures = {"compile_seconds": seconds, "versions": names}
+    return lambda: predict({"image": images}), figures
 
 
 def jax_inference(task, images: np.ndarray):
@@ -141,12 +174,20 @@ def jax_inference(task, images: np.ndarray):
 
 
 def time_peer(settings: dict, count: int) -> dict:
-    from cnn_peer import make_step
+    import cnn_peer
 
-    step = make_step(settings, make_batch(settings), len(os.sched_getaffinity(0)))
+    batch, threads = make_batch(settings), len(os.sched_getaffinity(0))
+    names = ["torch"]
+    if settings["mode"] == "onnx":
+        file = steps.made_once(cnn_peer.write_onnx, settings, "peer.onnx")
+        step = cnn_peer.make_runtime_step(file, batch, threads)
+        names.append("onnxruntime")
+    else:
+        step = cnn_peer.make_step(settings, batch, threads)
+    if settings["model"].startswith(("efficientnet", "mobilevit")):
+        names.append("timm")
     found = steps.time_steps(step, settings["batch_size"], count)
-    timm = settings["model"].startswith(("efficientnet", "mobilevit"))
-    return found | {"versions": steps.versions("torch", *(["timm"] if timm else []))}
+    return found | {"versions": steps.versions(*names)}
 
 
 if __name__ == "__main__":

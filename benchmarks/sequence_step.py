@@ -17,10 +17,10 @@ one has none; without a peer, `peer` is null and `reason` says why.
 
 import argparse
 import importlib
-import json
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import steps
@@ -45,25 +45,16 @@ def main() -> None:
     cases = [name for name in CASES if name != "tiny"]
     parser.add_argument("--cases", nargs="+", choices=CASES, default=cases)
     parser.add_argument("--batch-size", type=int, help="in place of the published")
-    parser.add_argument("--settings", help=argparse.SUPPRESS)
-    steps.add_options(parser, steps=3)
-    args = parser.parse_args()
-    if args.worker:
-        worker = {"ours": time_ours, "peer": time_peer}[args.worker]
-        print(json.dumps(worker(json.loads(args.settings), args.steps)))
-        return
+    workers = {"ours": time_ours, "peer": time_peer}
+    steps.main(__file__, parser, make_cases, workers, steps=3, unit="examples/s")
+
+
+def make_cases(args: argparse.Namespace) -> Iterator[steps.Case]:
     for name in args.cases:
         settings = make_settings(name, args.batch_size)
-        line = steps.compare(
-            __file__,
-            f"sequence-step-{name}",
-            "torch.nn, torch.optim fused",
-            settings["section"]["batch_size"],
-            ["--settings", json.dumps(settings)],
-            args,
-            unit="examples/s",
-        )
-        print(json.dumps(line), flush=True)
+        batch_size = settings["section"]["batch_size"]
+        peer = "torch.nn, torch.optim fused"
+        yield steps.Case(f"sequence-step-{name}", peer, batch_size, settings)
 
 
 def make_settings(name: str, batch_size: int | None) -> dict:

@@ -3,14 +3,46 @@
 import argparse
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import pathlib
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+
+class Case(NamedTuple):
+    """What is timed; settings: what both workers are told of it, as JSON has it."""
+
+    name: str
+    peer_name: str
+    batch_size: int
+    settings: dict
+
+
+def main(
+    script: str,
+    parser: argparse.ArgumentParser,
+    make_cases: Callable[[argparse.Namespace], Iterable[Case]],
+    workers: dict[str, Callable[[dict, int], dict]],
+    *,
+    steps: int,
+    unit: str,
+) -> None:
+    """Be a worker, (settings, steps) -> what `compare` says, or print each case's line."""
+    parser.add_argument("--settings", help=argparse.SUPPRESS)
+    add_options(parser, steps)
+    args = parser.parse_args()
+    if args.worker:
+        print(json.dumps(workers[args.worker](json.loads(args.settings), args.steps)))
+        return
+    for name, peer_name, batch_size, settings in make_cases(args):
+        options = ["--settings", json.dumps(settings)]
+        line = compare(script, name, peer_name, batch_size, options, args, unit)
+        print(json.dumps(line), flush=True)
 
 
 def add_options(parser: argparse.ArgumentParser, steps: int) -> None:
@@ -121,6 +153,21 @@ def time_steps(step: Callable[[], Any], batch_size: int, steps: int, uncounted: 
         "cpu_ms": 1e3 * statistics.median(cpu) / batch_size,
         "mib": round(int(kib) / 1024),
     }
+
+
+def made_once(
+    write: Callable[[dict, pathlib.Path], None], settings: dict, name: str
+) -> pathlib.Path:
+    """In a worker: the file of settings["folder"], written by the first of the repeats. In a
+    process of its own, so that the worker's memory is that of the run alone."""
+    file = pathlib.Path(settings["folder"]) / name
+    if not file.exists():
+        process = multiprocessing.get_context("spawn").Process(target=write, args=(settings, file))
+        process.start()
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"{name} was not written")
+    return file
 
 
 def versions(*names: str) -> dict[str, str]:

@@ -31,6 +31,12 @@ FOLDER = pathlib.Path(__file__).resolve().parent.parent / "benchmarks"
             ("--cases", "tiny-train", "--steps", "1", "--threads", "1"),
             "cnn-tiny-train",
         ),
+        pytest.param(
+            "cnn_step.py",
+            ("--cases", "tiny-1-onnx", "--steps", "1", "--threads", "1"),
+            "cnn-tiny-1-onnx",
+            marks=pytest.mark.onnx,
+        ),
         (
             "sound_step.py",
             ("--cases", "tiny", "--steps", "1", "--threads", "1"),
