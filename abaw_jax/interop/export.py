@@ -26,7 +26,7 @@ from abaw_jax.data.views import FACE
 from abaw_jax.errors import InputError
 from abaw_jax.files import atomic_write
 from abaw_jax.interop.archive import check_variables, load_model, save_model
-from abaw_jax.models.families import VIT
+from abaw_jax.models.convolution import use_form
 from abaw_jax.stages.parts import (
     CLIP_MODELS,
     make_encoder_task,
@@ -143,10 +143,6 @@ def save_export(
     save_model(folder, variables, config)
     if not stablehlo:
         return
-    if config.get("encoder", {}).get("family", VIT) != VIT:
-        # In the one operation of convolutions that all backends know.
-        portable = {**config, "encoder": {**config["encoder"], "form": "grouped"}}
-        task, _ = make_task(portable, folder / "config.json")
     save_program(folder, make_prediction(task), variables, lambda b: example_inputs(config, b))
 
 
@@ -161,7 +157,7 @@ def save_program(
     make_inputs: number of examples -> shapes of the inputs; the program takes any number.
     """
     (batch,) = jax.export.symbolic_shape("b")
-    with _no_source_places():
+    with _no_source_places(), use_form("grouped"):  # which all backends know
         program = jax.export.export(jax.jit(function), platforms=PLATFORMS)(
             jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), variables),
             make_inputs(batch),

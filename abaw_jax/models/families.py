@@ -14,7 +14,7 @@ VIT = "vit"  # the family that is none of these
 class Family(NamedTuple):
     """A convolutional encoder. It pools by itself: images (B, S, S, 3) -> features (B, width).
 
-    make: (form, dtype, and drop_path where `drops`) -> the module.
+    make: (dtype, and drop_path where `drops`) -> the module.
     blocks: how many parts it has, `blocks_0` on, for layer decay and freezing.
     drops: whether it has residuals that drop path leaves out.
     pixels: what its public weights take; None of one without any, which takes what comes.

@@ -65,7 +65,7 @@ def make_encoder(config: Any) -> nn.Module:
     if (name := section.get("family", VIT)) != VIT:
         family = FAMILIES[name]
         drop = {"drop_path": section.drop_path} if family.drops else {}
-        return family.make(form=section.get("form"), dtype=DTYPES[section.dtype], **drop)
+        return family.make(dtype=DTYPES[section.dtype], **drop)
     return ViT(
         image_size=config.image.size,
         patch_size=section.patch_size,
