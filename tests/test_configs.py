@@ -39,17 +39,24 @@ def draw_labels(track, rng):
     return rng.integers(0, 2, (50, track.label_width)).astype(np.int32)
 
 
+def shape_images(config, batch):
+    """A batch of images, as shapes and types."""
+    size = config.image.size
+    return {
+        "image": jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8),
+        "mask": jax.ShapeDtypeStruct((batch,), jnp.bool_),
+    }
+
+
 @pytest.mark.parametrize(("key", "scale"), CASES)
 def test_builds_at_full_size(key, scale):
     config = CONFIGS[key].get_config(scale)
     assert config.is_locked and config.track == key
     track = TRACKS[key]
     labels = draw_labels(track, np.random.default_rng(0))
-    size, batch, length = config.image.size, 2, config.sequence.length
-    images = {
-        "image": jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8),
+    batch, length = 2, config.sequence.length
+    images = shape_images(config, batch) | {
         "label": jax.ShapeDtypeStruct((batch, track.label_width), labels.dtype),
-        "mask": jax.ShapeDtypeStruct((batch,), jnp.bool_),
     }
     windows = {
         "features": jax.ShapeDtypeStruct((batch, length, config.encoder.width), jnp.float32),
@@ -61,7 +68,6 @@ def test_builds_at_full_size(key, scale):
         for name in ("finetune", "sequence")
     }
     tasks = {
-        "pretrain": (parts.make_pretrain_task(config), images),
         "finetune": (parts.make_finetune_task(config, track, weights["finetune"]), images),
         "sequence": (parts.make_sequence_task(config, track, weights["sequence"]), windows),
     }
@@ -71,10 +77,28 @@ def test_builds_at_full_size(key, scale):
         assert jax.tree.leaves(jax.eval_shape(optimizer.init, params))
         outputs = jax.eval_shape(task.predict, params, state, example)
         leading = (batch, length) if name == "sequence" else (batch,)
-        if name == "pretrain":
-            assert outputs["features"].shape == (batch, config.encoder.width)
-        else:
-            assert outputs["probabilities"].shape == (*leading, track.outputs)
+        assert outputs["probabilities"].shape == (*leading, track.outputs)
+
+
+# Of configs whose autoencoders and their training are alike one each.
+PRETRAINED = {
+    repr([CONFIGS[key].get_config(scale)[name] for name in ("image", "encoder", "pretrain")]): (
+        key,
+        scale,
+    )
+    for key, scale in CASES
+}
+
+
+@pytest.mark.parametrize(("key", "scale"), PRETRAINED.values())
+def test_autoencoders_build_at_full_size(key, scale):
+    config = CONFIGS[key].get_config(scale)
+    task, images = parts.make_pretrain_task(config), shape_images(config, 2)
+    params, state = jax.eval_shape(task.init, jax.random.key(0), images)
+    optimizer = parts.make_schedule_optimizer(config.pretrain, 1000)
+    assert jax.tree.leaves(jax.eval_shape(optimizer.init, params))
+    outputs = jax.eval_shape(task.predict, params, state, images)
+    assert outputs["features"].shape == (2, config.encoder.width)
 
 
 @pytest.mark.parametrize(("key", "scale"), CASES + SYSTEMS)
