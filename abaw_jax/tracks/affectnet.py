@@ -35,4 +35,5 @@ def read_expressions(logits: Any) -> Any:
     shared = [CLASSES.index(name) for name in EXPR.classes if name in CLASSES]
     values = one_class.softmax(logits[..., jnp.array(shared)])
     places = jnp.array([i for i, name in enumerate(EXPR.classes) if name in CLASSES])
-    return jnp.zeros(logits.shape, jnp.float32).at[..., places].set(values)
+    shape = (*logits.shape[:-1], EXPR.outputs)
+    return jnp.zeros(shape, jnp.float32).at[..., places].set(values)
