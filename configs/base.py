@@ -3,9 +3,8 @@
 A recipe is configs/<track>.py: it takes `sections`, sets what is its track's own, then calls the
 function of the scale that its argument names, `as_system` and `ablate`. The system
 `mae_transformer` is a masked autoencoder pre-trained on the training crops, tuned on single
-labelled frames, and a post-norm transformer over windows of its features; smoothing chosen on the
-validation set. What the others have of their own stands in configs/systems/<system>.py, with a
-function a scale.
+labelled frames, and a post-norm transformer over windows of its features. What the others have of
+their own stands in configs/systems/<system>.py, with a function a scale.
 """
 
 import importlib
@@ -305,11 +304,10 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         batch_size=16,
         accumulate=1,
         optimizer=optimizer(1e-3, warmup_epochs=2.0),
-        # Or frames, each through dense layers of `head_width` (0: none) and of the outputs, after
-        # dropout. Or, for labels of clips: gru, a recurrent network a modality, with states of
-        # `width` each way, `mlp_width` numbers out and then `head_width`; tokens, a transformer
-        # over all rows; statistics of each number and one dense layer, after feature_dropout. See
-        # `models/recurrent.py` and `models/clips.py`. What stands before the encoder is not theirs.
+        # Or frames, each through dense layers (of `head_width`, unless 0, and the outputs). Or of
+        # clips: gru, recurrent networks with states of `width` each way, `mlp_width` numbers out
+        # and then `head_width`; tokens, a transformer over all rows; statistics of each number. See
+        # `models/heads.py`, `models/recurrent.py`, `models/clips.py`.
         model="transformer",
         width=64,
         depth=2,

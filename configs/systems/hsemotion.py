@@ -9,9 +9,9 @@ statistics of a clip's scores and of its sound (abaw_jax/models/clips.py), weigh
 Of CE nothing is learnt: a compound's score is the mean of the probabilities of its two expressions
 (configs/ce.py, python -m abaw_jax.compound).
 
-The paper trains its encoders on AffectNet. finetune.encoder takes such a one, a finished run or its
-finetune/model, of any corpus; without it each run tunes its own on the frames of its corpus, EXPR
-and VA together, of EMI on clips' labels.
+The paper trains its encoders on AffectNet, as configs/affectnet.py does; finetune.encoder takes
+such a run's. Without it each run tunes its own on the frames of its corpus, EXPR and VA together,
+of EMI on clips' labels.
 
 Origins of values: paper (or its authors' code), or not published: chosen here.
 """
@@ -162,7 +162,7 @@ def paper(config: ConfigDict) -> None:
     config.encoder.dtype = "bfloat16"
     _encoder(config, family)
     config.finetune.update(
-        epochs=6.0,  # paper; before them 3 of the head alone, at 1e-3
+        epochs=6.0,  # paper; before them 3 of the head alone, which here would be on nothing learnt
         batch_size=64,  # not published
         optimizer=_adam(
             1e-4,  # paper
