@@ -182,10 +182,15 @@ class Conv(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[AnyArray, "B H W I"]) -> Float[jax.Array, "B h w O"]:
+    def __call__(
+        self, x: Float[AnyArray, "B H W I"], fold: tuple[jax.Array, jax.Array] | None = None
+    ) -> Float[jax.Array, "B h w O"]:
+        """fold: `BatchNorm.fold` of a norm that is done here, with the convolution."""
         init = nn.initializers.variance_scaling(2.0 * self.groups, "fan_out", "normal")
         shape = (*self.kernel_size, x.shape[-1] // self.groups, self.width)
         kernel = self.param("kernel", init, shape)
+        if fold:
+            kernel = kernel * fold[0]
         p, q = self.kernel_size
         out = convolve(
             jnp.asarray(x, self.dtype),
@@ -195,6 +200,8 @@ class Conv(nn.Module):
             groups=self.groups,
             form=self.form,
         )
+        if fold:
+            out = out + fold[1].astype(self.dtype)
         if self.bias:
             out = out + self.param("bias", nn.initializers.zeros, (self.width,)).astype(self.dtype)
         return out
@@ -232,7 +239,7 @@ class ConvNorm(nn.Module):
     def __call__(
         self, x: Float[AnyArray, "B H W I"], *, train: bool = False
     ) -> Float[jax.Array, "B h w O"]:
-        x = Conv(
+        conv = Conv(
             self.width,
             self.kernel_size,
             self.stride,
@@ -241,8 +248,14 @@ class ConvNorm(nn.Module):
             form=self.form,
             dtype=self.dtype,
             name="conv",
-        )(x)
-        x = BatchNorm(dtype=self.dtype, name="norm")(x, train=train)
+        )
+        norm = BatchNorm(dtype=self.dtype, name="norm")
+        # Other runtimes fuse no norm with a convolution behind which its axes are turned. XLA:CPU
+        # does, where kernels are large beside few small maps and folding would take the longer.
+        if train or self.is_initializing() or find_form(self.form) == "shifted":
+            x = norm(conv(x), train=train)
+        else:
+            x = conv(x, norm.fold())
         if self.activation is None:
             return x
         return {"silu": jax.nn.silu, "prelu": PReLU(name="prelu")}[self.activation](x)

@@ -118,6 +118,13 @@ class BatchNorm(nn.Module):
         )
         return (normalised * scale + bias).astype(self.dtype)
 
+    def fold(self) -> tuple[Float32[jax.Array, " D"], Float32[jax.Array, " D"]]:
+        """(factor, shift) of a norm that has its variables: inference is x * factor + shift."""
+        scale, bias = (self.get_variable("params", name) for name in ("scale", "bias"))
+        mean, variance = (self.get_variable("batch_stats", name) for name in ("mean", "var"))
+        factor = scale * jax.lax.rsqrt(variance + self.epsilon)
+        return factor, bias - mean * factor
+
 
 def keep_norms(frozen: Callable[[str], bool]) -> AbstractContextManager[None]:
     """A context in which BatchNorms whose parameters are frozen do in training what they do
