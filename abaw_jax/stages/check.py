@@ -212,7 +212,7 @@ def _check_target(config: Any) -> None:
     main = _main_track(config, "finetune")
     with within("config.finetune"):
         target = find_target(main, name)
-    check_balance(config.finetune, section_tracks(config.finetune, main)[0])
+    check_balance(config.finetune, target.track if target else main)
     if not 0 <= share <= 1:
         raise InputError(f"config.finetune.curriculum: {share}; expected a share from 0 to 1")
     if share and not (target and target.late):

@@ -193,7 +193,7 @@ def test_at_full_size_the_last_block_norm_and_head_alone_are_tuned(system, outpu
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
-        ("target", "basics", "CE has no such; expected one of compounds, basic, ''"),
+        ("target", "basics", "CE has no such; expected one of compounds, basic, singles, ''"),
         ("target", "", "curriculum: 0.5 with target ''"),
         ("target", "compounds", "curriculum: 0.5 with target 'compounds'"),
         ("curriculum", 1.5, "curriculum: 1.5; expected a share from 0 to 1"),
