@@ -246,8 +246,7 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
         # (`python -m abaw_jax.convert`): that encoder is taken as it is, and neither pre-training
         # nor fine-tuning takes place. Of any track and corpus.
         encoder="",
-        # The folder of converted public weights, or of a run's finetune/model: the encoder starts
-        # from them, and there is no pre-training.
+        # The same, but that the encoder starts from those weights; there is no pre-training.
         start="",
         pooling="mean",
         dropout=0.1,

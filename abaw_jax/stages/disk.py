@@ -10,10 +10,9 @@ from abaw_jax.files import disk_state, read_json
 from abaw_jax.interop.archive import content_hash
 from abaw_jax.recipe import Context
 from abaw_jax.stages import prepare
-from abaw_jax.stages.encoder import given_folder
 from abaw_jax.stages.hearing import learnt_encoders
 from abaw_jax.stages.sources import FILES
-from abaw_jax.stages.start import start_folder
+from abaw_jax.stages.start import given_folder
 from abaw_jax.stages.text import is_learnt
 from abaw_jax.stages.text_training import SIZE
 
@@ -41,15 +40,14 @@ def _senses(context: Context) -> dict[str, str]:
 
 def _encoder(context: Context) -> dict[str, str]:
     """The weights of a given encoder, which may not be this run's own, or those it starts from."""
-    if context.config.finetune.get("start"):
-        folder = start_folder(context.config)
-        return {str(folder): content_hash(folder)}
-    if not context.config.finetune.encoder:
+    section = context.config.finetune
+    key = "start" if section.get("start") else "encoder"
+    if not section[key]:
         return {}
-    folder = given_folder(context.config)
+    folder = given_folder(context.config, key)
     if folder.resolve().is_relative_to(context.workdir.resolve()):
         raise InputError(
-            f"config.finetune.encoder: {folder} lies in this run's own folder, which is made anew; "
+            f"config.finetune.{key}: {folder} lies in this run's own folder, which is made anew; "
             "name another --workdir"
         )
     return {str(folder): content_hash(folder)}

@@ -13,24 +13,14 @@ from abaw_jax.data.records import load_index
 from abaw_jax.data.views import FACE
 from abaw_jax.errors import InputError, unknown_name
 from abaw_jax.files import read_json
-from abaw_jax.interop.archive import WEIGHTS
 from abaw_jax.interop.convert import KIND as PUBLIC
 from abaw_jax.interop.export import ENCODER, make_task
-from abaw_jax.models.families import VIT
 from abaw_jax.recipe import Context
-from abaw_jax.stages.start import check_fit, find_tracks, pooling_of
+from abaw_jax.stages.start import CLASSIFIER, check_fit, find_tracks, given_folder
 from abaw_jax.tasks.goals import check_tracks
 from abaw_jax.tracks import EXPR, TRACKS
 from abaw_jax.tracks.affectnet import AFFECTNET
 from abaw_jax.tracks.track import Track
-
-OF_VIT = ("patch_size", "width", "depth", "heads")
-# What a given encoder must have as the config says: others' features are of other pixels or widths.
-FITTING = {
-    "image": ("size", "normalise", "mean", "std"),
-    "encoder": ("family", *OF_VIT),
-    "finetune": ("pooling",),
-}
 
 
 def is_pretrained(config: Any) -> bool:
@@ -47,22 +37,6 @@ def frames_track(context: Context) -> Track | None:
         return TRACKS[section.get("track") or context.track.key]
     found = read_json(context.folder("finetune") / "model" / "config.json")
     return None if found["kind"] == ENCODER else TRACKS[_key(found)]
-
-
-def given_folder(config: Any) -> pathlib.Path:
-    """The model that `finetune.encoder` names by its own folder or its run's.
-
-    Raises InputError where neither is there.
-    """
-    named = pathlib.Path(config.finetune.encoder)
-    places = (named, named / "finetune" / "model")
-    found = [folder for folder in places if (folder / WEIGHTS).is_file()]
-    if not found:
-        raise InputError(
-            f"config.finetune.encoder: {named} holds neither {WEIGHTS} nor finetune/model; name "
-            "the folder of a run whose stage finetune is finished"
-        )
-    return found[0]
 
 
 def check_encoder(config: Any) -> None:
@@ -116,7 +90,7 @@ def check_labels(context: Context) -> None:
 
 def _check_given(config: Any) -> Track | None:
     """The track of the given encoder; InputError where it cannot be the recipe's."""
-    section, folder = config.finetune, given_folder(config)
+    section, folder = config.finetune, given_folder(config, "encoder")
     if tuple(section.views) != (FACE,):
         raise InputError(
             f"config.finetune.encoder: one of whole faces, and config.finetune.views are "
@@ -125,27 +99,14 @@ def _check_given(config: Any) -> Track | None:
     found = read_json(folder / "config.json")
     if found.get("kind") == PUBLIC:
         return _check_public(config, folder, found)
-    if found.get("kind") != "frame_classifier" or found.get("view"):
+    if found.get("kind") != CLASSIFIER or found.get("view"):
         view = f" of the view {found['view']!r}" if found.get("view") else ""
         raise InputError(
             f"config.finetune.encoder: {folder} holds a model of kind {found.get('kind')!r}{view}; "
             "expected a 'frame_classifier' of whole faces, as stage finetune makes it"
         )
     make_task(found, folder)
-    found["encoder"].setdefault("family", VIT)  # that of models made before there were others
-    convolutional = config.encoder.family == found["encoder"]["family"] != VIT
-    differing = [
-        f"config.{part}.{key} is {asked}, its own {own}"
-        for part, keys in FITTING.items()
-        for key in keys
-        if not (convolutional and part == "encoder" and key in OF_VIT)
-        and (asked := _plain(config[part][key])) != (own := found[part].get(key))
-    ]
-    if differing:
-        raise InputError(
-            f"config.finetune.encoder: {folder} does not fit: {'; '.join(differing)}; set what "
-            "differs as it has it, or name another"
-        )
+    check_fit(config, "encoder", folder, found)
     if section.track not in ("", _key(found)):
         raise InputError(
             f"config.finetune.encoder: {folder} is of {found['track']}, and config.finetune.track "
@@ -157,12 +118,6 @@ def _check_given(config: Any) -> Track | None:
 def _check_public(config: Any, folder: pathlib.Path, found: dict[str, Any]) -> Track | None:
     """The same of converted weights."""
     check_fit(config, "encoder", folder, found)
-    pooling, asked = pooling_of(found), config.finetune.pooling
-    if pooling != asked:
-        raise InputError(
-            f"config.finetune.encoder: {folder} does not fit: config.finetune.pooling is {asked}, "
-            f"its own {pooling}; set what differs as it has it, or name another"
-        )
     tracks = find_tracks(found.get("classes", []))
     track = EXPR if tracks[:1] == [AFFECTNET] else tracks[0] if tracks else None
     if config.finetune.track not in ("", track and track.key):
@@ -175,8 +130,3 @@ def _check_public(config: Any, folder: pathlib.Path, found: dict[str, Any]) -> T
 
 def _key(description: dict[str, Any]) -> str:
     return str(description["track"]).lower()
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it."""
-    return list(value) if isinstance(value, tuple) else value

@@ -39,7 +39,7 @@ from abaw_jax.interop.archive import check_variables, content_hash, load_model, 
 from abaw_jax.interop.convert import KIND as PUBLIC
 from abaw_jax.interop.export import make_task
 from abaw_jax.recipe import Context
-from abaw_jax.stages.encoder import frames_track, given_folder, is_pretrained
+from abaw_jax.stages.encoder import frames_track, is_pretrained
 from abaw_jax.stages.parts import (
     count_steps,
     head_config,
@@ -50,7 +50,7 @@ from abaw_jax.stages.parts import (
     output_classes,
     section_tracks,
 )
-from abaw_jax.stages.start import load_start, take_public
+from abaw_jax.stages.start import given_folder, load_start, take_public
 from abaw_jax.stages.views import tuning_folder
 from abaw_jax.tasks.task import Task
 from abaw_jax.tracks.targets import find_target
@@ -110,7 +110,7 @@ def run(context: Context) -> dict:
 
 def _take(context: Context) -> dict:
     """Write the given encoder's model as this stage's own."""
-    source, folder = given_folder(context.config), context.folder("finetune") / "model"
+    source, folder = given_folder(context.config, "encoder"), context.folder("finetune") / "model"
     if read_json(source / "config.json")["kind"] == PUBLIC:
         variables, config = take_public(context, source)
     else:

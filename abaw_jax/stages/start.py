@@ -3,7 +3,7 @@ which are taken as the encoder.
 
 `finetune.start` names the folder of a converted encoder (`abaw_jax.convert`): a ViT, a masked
 autoencoder, a convolutional one. It must be the one that the config describes: family, sizes,
-positions, pixels. A folder finetune/model of another run does as well, whatever it has learnt.
+positions, pixels. Another run, or its finetune/model, does as well, whatever it has learnt.
 
 `finetune.encoder` may name such a folder too: then the encoder is taken as it is. If its outputs
 are by name those of a track, or AffectNet's, it is a frame classifier of that track, and of VA with
@@ -29,20 +29,30 @@ from abaw_jax.tracks.affectnet import AFFECTNET
 from abaw_jax.tracks.expr import EXPR
 from abaw_jax.tracks.track import Track
 
-OF_VIT = ("patch_size", "width", "depth", "heads", "positions", "epsilon")
-IMAGE = ("size", "normalise", "mean", "std")
+# What a given encoder must have as the config says: others' features are of other pixels or widths.
+FITTING = {
+    "image": ("size", "normalise", "mean", "std"),
+    "encoder": ("patch_size", "width", "depth", "heads", "positions", "epsilon"),  # of a ViT
+    "finetune": ("pooling",),  # of one that is taken as it is
+}
 CLASSIFIER = "frame_classifier"  # the kind of model that the stage finetune makes
 
 
-def start_folder(config: Any) -> pathlib.Path:
-    """The folder that `finetune.start` names. Raises InputError where it holds no model."""
-    folder = pathlib.Path(config.finetune.start)
-    if not (folder / WEIGHTS).is_file():
+def given_folder(config: Any, key: str) -> pathlib.Path:
+    """The model that `finetune.<key>`, start or encoder, names by its own folder or its run's.
+
+    Raises InputError where neither is there.
+    """
+    named = pathlib.Path(config.finetune[key])
+    places = (named, named / "finetune" / "model")
+    found = [folder for folder in places if (folder / WEIGHTS).is_file()]
+    if not found:
         raise InputError(
-            f"config.finetune.start: {folder} holds no {WEIGHTS}; name a folder that "
-            "`python -m abaw_jax.convert` has written"
+            f"config.finetune.{key}: {named} holds neither {WEIGHTS} nor finetune/model; name "
+            "the folder of a run whose stage finetune is finished, or one that `python -m "
+            "abaw_jax.convert` has written"
         )
-    return folder
+    return found[0]
 
 
 def check_start(config: Any) -> None:
@@ -51,7 +61,7 @@ def check_start(config: Any) -> None:
         return
     if config.finetune.encoder:
         raise InputError("config.finetune: start and encoder; expected one of the two")
-    folder = start_folder(config)
+    folder = given_folder(config, "start")
     check_fit(config, "start", folder, read_json(folder / "config.json"))
 
 
@@ -60,44 +70,48 @@ def check_fit(config: Any, key: str, folder: pathlib.Path, found: Mapping[str, A
 
     found: its config.json.
     """
-    encoder, image = _describe_encoder(found, folder)
-    asked = config.encoder.family
-    if encoder.get("family") != asked:
+    own, asked = _describe_fit(found, folder), config.encoder.family
+    if own["encoder"].get("family") != asked:
         raise InputError(
-            f"config.finetune.{key}: {folder} holds {encoder.get('family') or found.get('kind')}; "
-            f"expected {asked}, as config.encoder.family says"
+            f"config.finetune.{key}: {folder} holds "
+            f"{own['encoder'].get('family') or found.get('kind')}; expected {asked}, as "
+            "config.encoder.family says"
         )
-    wanted = {f"encoder.{name}": config.encoder[name] for name in OF_VIT if asked == VIT}
-    wanted |= {f"image.{name}": config.image[name] for name in IMAGE}
-    own = {f"encoder.{name}": value for name, value in encoder.items()}
-    own |= {f"image.{name}": value for name, value in image.items()}
     differing = [
-        f"config.{name} is {value}, its own {own.get(name)}"
-        for name, value in wanted.items()
-        if (list(value) if isinstance(value, tuple) else value) != own.get(name)
+        f"config.{part}.{name} is {value}, its own {own[part].get(name)}"
+        for part, names in FITTING.items()
+        if not (part == "encoder" and asked != VIT) and not (part == "finetune" and key == "start")
+        for name in names
+        if (value := _plain(config[part][name])) != own[part].get(name)
     ]
     if differing:
         raise InputError(
             f"config.finetune.{key}: {folder} does not fit: {'; '.join(differing)}; set what "
-            "differs as it has it, or convert it anew"
+            "differs as it has it, or name another"
         )
 
 
-def _describe_encoder(
-    found: Mapping[str, Any], folder: pathlib.Path
-) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """(what the section `encoder` says of a model's encoder, its section `image`); of one that sees
-    no images nothing."""
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _describe_fit(found: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Mapping[str, Any]]:
+    """What the sections of FITTING say of a model's encoder; of one that sees no images little."""
     if found.get("kind") == CLASSIFIER:
-        encoder = {"family": VIT, "positions": "sincos", "epsilon": 1e-6, **found["encoder"]}
-        return encoder, found["image"]
+        before = {"family": VIT, "positions": "sincos", "epsilon": 1e-6}  # there were others
+        own = {part: found.get(part, {}) for part in FITTING}
+        return own | {"encoder": before | own["encoder"]}
     description = describe(found, folder)
     architecture, sizes = description["architecture"], description["model"]
-    if architecture in ("vit", "mae"):
-        return {"family": VIT, **sizes}, description["image"]
     public = {family.public: name for name, family in FAMILIES.items() if family.public}
     family = public.get((architecture, sizes.get("size")), architecture)
-    return {"family": family}, description.get("image", {})
+    of_vit = architecture in ("vit", "mae")
+    return {
+        "image": description.get("image", {}),
+        "encoder": {"family": VIT, **sizes} if of_vit else {"family": family},
+        "finetune": {"pooling": pooling_of(description)},
+    }
 
 
 def find_tracks(classes: Sequence[str]) -> list[Track]:
@@ -160,7 +174,7 @@ def _describe_tracks(tracks: Sequence[Track]) -> dict[str, Any]:
 def load_start(config: Any) -> dict[str, Any]:
     """What a frame classifier takes of the weights: {'params': `encoder`, and `fc_norm` where it
     is of the feature that `finetune.pooling` asks for, 'batch_stats': `encoder` if it has any}."""
-    folder = start_folder(config)
+    folder = given_folder(config, "start")
     variables, found = load_model(folder)
     if found.get("kind") == CLASSIFIER:
         shapes, pooling = make_task(found, folder)[1], found["finetune"]["pooling"]

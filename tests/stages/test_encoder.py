@@ -1,5 +1,6 @@
 """An encoder of another track: tuned on that, or taken from a finished run. Small, no recipe."""
 
+import json
 import pathlib
 
 import cv2
@@ -18,7 +19,8 @@ from abaw_jax.recipe import Context
 from abaw_jax.stages import extract, finetune, members, modalities, pretrain, sequence
 from abaw_jax.stages.check import check_config, check_prepared
 from abaw_jax.stages.disk import FOUND
-from abaw_jax.stages.encoder import FITTING, frames_track, given_folder
+from abaw_jax.stages.encoder import frames_track
+from abaw_jax.stages.start import check_fit, given_folder
 from abaw_jax.tracks import EXPR, VA
 from abaw_jax.training.partition import make_mesh
 from configs import au, emi, expr, va
@@ -154,7 +156,7 @@ def test_a_taken_encoder_enters_what_stages_were_made_from(tuned, tmp_path):
     variables, config = load_model(tuned[0].folder("finetune") / "model")
     save_model(source, variables, config)
     context = as_context(make_config(encoder=str(tmp_path / "run")), tmp_path / "other")
-    assert given_folder(context.config) == source
+    assert given_folder(context.config, "encoder") == source
     assert FOUND["finetune"](tuned[0]) == FOUND["pretrain"](tuned[0]) == {}
     before = FOUND["finetune"](context)
     assert before == FOUND["pretrain"](context) == {str(source): content_hash(source)}
@@ -173,6 +175,8 @@ def test_a_taken_encoder_enters_what_stages_were_made_from(tuned, tmp_path):
         ("image", {"mean": (0.5, 0.5, 0.5)}, r"config.image.mean is \[0.5, 0.5, 0.5\], its own \["),
         ("encoder", {"width": 16, "patch_size": 4}, "patch_size is 4, .*width is 16, its own 8"),
         ("encoder", {"depth": 2, "heads": 4}, "depth is 2, its own 1; .*heads is 4, its own 2"),
+        ("encoder", {"positions": "learned"}, "positions is learned, its own sincos; set"),
+        ("finetune", {"pooling": "cls"}, "finetune.pooling is cls, its own mean; set"),
         ("finetune", {"track": "va"}, "is of EXPR, and config.finetune.track asks for va"),
         ("finetune", {"views": ("face", "eyes_mouth")}, r"expected \('face',\)"),
         ("finetune", {"encoder": "nowhere"}, "nowhere holds neither model.safetensors nor"),
@@ -250,8 +254,8 @@ def test_the_papers_encoders_fit_where_they_are_taken(scale):
         (expr.get_config(f"ctyun,{scale}"), au.get_config(f"ctyun,{scale}")),
         (au.get_config(f"fuxi,{scale}"), emi.get_config(scale)),
     ):
-        for part, keys in FITTING.items():
-            assert all(source[part][key] == taker[part][key] for key in keys)
+        found = json.loads(json.dumps({"kind": "frame_classifier", **source.to_dict()}))
+        check_fit(taker, "encoder", pathlib.Path("source"), found)
 
 
 def test_without_another_track_all_is_as_it_was():

@@ -83,8 +83,8 @@ def test_the_encoder_has_the_given_weights(start, tmp_path, pooling):
         ("encoder", {"width": 16}, "encoder.width is 16, its own 8"),
         ("encoder", {"positions": "sincos"}, "encoder.positions is sincos, its own learned"),
         ("encoder", {"epsilon": 1e-12}, "encoder.epsilon is 1e-12, its own 1e-06"),
-        ("image", {"mean": (0.5, 0.5, 0.5)}, r"image.mean is \(0.5, 0.5, 0.5\), its own \["),
-        ("finetune", {"start": "nowhere"}, "nowhere holds no model.safetensors; name a folder"),
+        ("image", {"mean": (0.5, 0.5, 0.5)}, r"image.mean is \[0.5, 0.5, 0.5\], its own \["),
+        ("finetune", {"start": "nowhere"}, "nowhere holds neither model.safetensors nor fin"),
         ("finetune", {"encoder": "x"}, "x holds neither"),
     ],
 )
@@ -94,6 +94,20 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(start, section, changes
     with pytest.raises(InputError, match=named) as caught:
         check_config(config, make_mesh((1, 1, 1), jax.devices()[:1]))
     assert "\n" not in str(caught.value) and str(caught.value).startswith("config.")
+
+
+def test_a_run_that_is_started_from_is_another(start, tmp_path):
+    """It may be named by its folder; this run's own would be gone when it is wanted."""
+    (tmp_path / "other" / "finetune").mkdir(parents=True)
+    model = tmp_path / "other" / "finetune" / "model"
+    model.symlink_to(start)
+    config, mesh = make_config(tmp_path / "other"), make_mesh((1, 1, 1), jax.devices()[:1])
+    check_config(config, mesh)
+    config = ml_collections.FrozenConfigDict(config)
+    assert list(disk.FOUND["finetune"](Context(config, tmp_path / "run", mesh))) == [str(model)]
+    own = Context(config, start.parent, mesh)
+    with pytest.raises(InputError, match="^config.finetune.start: .* lies in this run's own"):
+        disk.FOUND["finetune"](own)
 
 
 def take(source, workdir):
