@@ -16,6 +16,7 @@ from abaw_jax.files import read_json
 from abaw_jax.interop.convert import KIND as PUBLIC
 from abaw_jax.interop.export import ENCODER, make_task
 from abaw_jax.recipe import Context
+from abaw_jax.stages.scores import SCORES
 from abaw_jax.stages.start import CLASSIFIER, check_fit, find_tracks, given_folder
 from abaw_jax.tasks.goals import check_tracks
 from abaw_jax.tracks import EXPR, TRACKS
@@ -49,6 +50,11 @@ def check_encoder(config: Any) -> None:
     tuned = TRACKS[key] if key else own
     if section.encoder:
         tuned = _check_given(config)
+        if tuned is None and SCORES in config.sequence.modalities:
+            raise InputError(
+                f"config.sequence.modalities: {SCORES!r} of an encoder that has learnt no labels, "
+                f"as config.finetune.encoder is {section.encoder}; leave it out, or name another"
+            )
     elif tuned is not own:
         try:
             check_tracks([own, tuned])

@@ -11,7 +11,6 @@ import numpy as np
 from abaw_jax.data.features import FeatureStore, save_feature_settings, save_features
 from abaw_jax.data.records import load_index
 from abaw_jax.data.views import FACE
-from abaw_jax.errors import InputError
 from abaw_jax.interop.archive import content_hash, load_model
 from abaw_jax.recipe import Context
 from abaw_jax.stages.views import features_folder, tuning_folder
@@ -20,19 +19,11 @@ SCORES = "scores"
 
 
 def extract_scores(context: Context, splits: list[str]) -> None:
-    """Write the stores of all splits, from those of the face's features.
-
-    Raises InputError for a frame classifier without heads.
-    """
+    """Write the stores of all splits, from those of the face's features."""
     model = tuning_folder(context, FACE) / "model"
     variables, config = load_model(model)
     names = ["head", *(f"head_{key}" for key in config.get("also", {}))]
-    heads = [variables["params"][name] for name in names if name in variables["params"]]
-    if not heads:
-        raise InputError(
-            f"{model}: has no head, and so no scores; leave {SCORES!r} out of config.sequence."
-            "modalities, or take an encoder that has learnt labels"
-        )
+    heads = [variables["params"][name] for name in names]
     kernel = np.concatenate([head["kernel"] for head in heads], axis=1)
     bias = np.concatenate([head["bias"] for head in heads])
     for split in splits:

@@ -160,3 +160,12 @@ def test_a_public_encoder_that_does_not_fit_is_refused(start, changes, named):
     config.finetune.update({"start": "", "encoder": str(start)} | changes)
     with pytest.raises(InputError, match=f"^config.finetune.encoder: .*{named}"):
         check_config(config, make_mesh((1, 1, 1), jax.devices()[:1]))
+
+
+def test_of_an_encoder_that_has_learnt_no_labels_there_are_no_scores(start):
+    """Said before the features of all crops are extracted."""
+    config = make_config("")
+    config.finetune.update(start="", encoder=str(start))
+    config.sequence.modalities = ("face", "scores")
+    with pytest.raises(InputError, match="^config.sequence.modalities: 'scores' of an encoder"):
+        check_config(config, make_mesh((1, 1, 1), jax.devices()[:1]))
