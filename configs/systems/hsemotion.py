@@ -147,8 +147,9 @@ def tiny(config: ConfigDict) -> None:
 
 def paper(config: ConfigDict) -> None:
     """As published, but for the encoder, unless finetune.encoder names one of AffectNet, and sound,
-    which is the package's own (paper: wav2vec2-base's last states, 768 numbers a frame); whose own
-    are those of the paper names their store in extract.stores, and here in place of `sound`.
+    which is the package's own (paper: wav2vec2-base's last states, 768 numbers a frame); who has
+    the weights names them in extract.wav2vec2, and that in place of `sound` in sequence.modalities
+    and ensemble.members, of EMI in extract.steps too.
     """
     # Of VA: paper. It compares five; which of them is best elsewhere is not known here.
     family, size = ("ddamfn", 112) if config.track == "va" else ("efficientnet_b0", 224)
