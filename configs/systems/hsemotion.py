@@ -175,6 +175,7 @@ def paper(config: ConfigDict) -> None:
     )
     _heads(config)
     if config.track == "ce":
+        config.finetune.class_weights = "max"  # paper: as of its encoders
         return
     config.sequence.update(
         batch_size=1024 if config.track == "va" else 256,  # paper; of AU and EMI not published
