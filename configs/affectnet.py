@@ -24,8 +24,9 @@ from configs import base
 
 IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 HALF = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-# Family -> pixels. Sizes: paper. Scaling: paper of MobileFaceNet, of the others as their public
-# weights have it.
+# Family -> pixels. Sizes: paper, but for the last. Scaling: paper of MobileFaceNet; of the others
+# not published, here as public weights have it, but for MobileViT-S: timm's were trained on 256
+# pixels from 0 to 1, and START of these needs image.size, mean and std set so.
 IMAGES = {
     "efficientnet_b0": dict(size=224, **IMAGENET),
     "efficientnet_b2": dict(size=260, **IMAGENET),
