@@ -140,9 +140,12 @@ def _extract_split(context: Context, view: str, split: str, predict, variables, 
     ) as progress:
         for v in range(first, len(index.videos)):
             video, begin, end = index.videos[v], int(index.first[v]), int(index.first[v + 1])
-            while len(kept["features"]) < end - at:
+            parts, count = [kept], len(kept["features"])
+            while count < end - at:  # joined once: an image set is one video of 400,000
                 batch, output = next(outputs)
-                kept = {k: np.concatenate([a, output[k][batch["mask"]]]) for k, a in kept.items()}
+                parts.append({k: output[k][batch["mask"]] for k in kept})
+                count += len(parts[-1]["features"])
+            kept = {k: np.concatenate([part[k] for part in parts]) for k in kept}
             frames = index.frames[begin:end]
             taken = {k: a[begin - at : end - at] for k, a in kept.items()}
             kept, at = {k: a[end - at :] for k, a in kept.items()}, end

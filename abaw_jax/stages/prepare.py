@@ -8,13 +8,15 @@ The keys of the section `corpus` are those of the reader of its `kind`, beside O
 a table of persons, prepare/persons.json keeps what that says of training and validation videos.
 """
 
+import dataclasses
+import itertools
 import pathlib
 from typing import Any
 
 from abaw_jax.data.cleaning import Cleaning
 from abaw_jax.data.corpora import read_corpus, takes
 from abaw_jax.data.demo import generate
-from abaw_jax.data.records import load_index, write_corpus
+from abaw_jax.data.records import IMAGE_SET, Split, load_index, write_corpus
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.confidence import check_apart
 from abaw_jax.evaluation.folds import read_mapping
@@ -29,6 +31,7 @@ FILES = (
     "images", "singles", "videos",
 )  # fmt: skip
 FOLDERS = ("image_roots", "face_images")
+LISTS = ("*.csv", "*/*.csv", "*.txt", "*/*.txt")  # of labels, below the root of an image set
 PERSONS = "persons.json"
 
 
@@ -50,6 +53,8 @@ def inputs(context: Context) -> dict[str, str]:
             state[corpus[key]] = disk_state(corpus[key], files=True)
     if section["root"] and takes(section["kind"], "root"):
         state[section["root"]] = disk_state(section["root"], files=False)
+        lists = itertools.chain(*map(pathlib.Path(section["root"]).glob, LISTS))
+        state |= {str(path): disk_state(path, files=True) for path in lists}
     if path := _persons_path(context):
         state[str(path)] = disk_state(path, files=True)
     for section in image_sets(context).values():
@@ -84,6 +89,7 @@ def run(context: Context) -> dict:
         # Of one seed: all runs are on one corpus.
         generate(folder / "demo", corpus["demo_size"], track=context.track.key)
     splits = read_corpus(corpus["kind"], **reader_arguments(corpus, context.track))
+    splits = [_with_names(split) for split in splits]
     lacking = {"train", "validation"} - {split.name for split in splits}
     if lacking:
         raise InputError(
@@ -116,6 +122,12 @@ def run(context: Context) -> dict:
         "samples": sum(len(index.frames) for index in indices.values()),
         "content": content,
     }
+
+
+def _with_names(split: Split) -> Split:
+    """A split whose images, where they are of no video, are one that files can be named by."""
+    videos = [v if v.name else dataclasses.replace(v, name=IMAGE_SET) for v in split.videos]
+    return dataclasses.replace(split, videos=videos)
 
 
 def _persons_path(context: Context) -> pathlib.Path | None:

@@ -13,7 +13,6 @@ from abaw_jax.data import write as writer
 from abaw_jax.data.corpora import read_corpus
 from abaw_jax.data.demo.container import write_container
 from abaw_jax.data.images import VideoFrame, identity, read_image
-from abaw_jax.data.records import IMAGE_SET
 from abaw_jax.tracks import CE, EXPR
 from abaw_jax.tracks.targets import BASIC, COMPOUNDS, PARTS
 
@@ -78,7 +77,7 @@ def tree(tmp_path):
 def test_images_are_learnt_from_and_videos_predicted(tree, capsys):
     train, validation, test = tree.read()
     assert [split.name for split in (train, validation, test)] == ["train", "validation", "test"]
-    assert [[v.name for v in split.videos] for split in (train, validation)] == [[IMAGE_SET]] * 2
+    assert [[v.name for v in split.videos] for split in (train, validation)] == [[""]] * 2
     for split in (train, validation):
         labels = split.videos[0].labels
         assert np.bincount(labels["compounds"][:, 0]).tolist() == [2] * 11
@@ -105,7 +104,7 @@ def test_single_emotions_are_learnt_beside_pairs(tree):
     train, validation = tree.read(test_example="", singles=str(tree.root / "basic"))
     assert facts(validation) == facts(plain[1])
     (video,) = train.videos
-    assert video.name == IMAGE_SET and video.rows == 22 + 10
+    assert not video.name and video.rows == 22 + 10
     for key in ("ce", "compounds"):
         before = plain[0].videos[0].labels[key]
         assert video.labels[key].tolist() == before.tolist() + [[CE.invalid]] * 10

@@ -1,16 +1,24 @@
 """Encoders that learn AffectNet: the config, and what the stages make of the corpus's labels."""
 
+import dataclasses
+import os
+import pathlib
+
 import cv2
 import jax
 import ml_collections
 import numpy as np
 import pytest
 
+from abaw_jax.data.records import IMAGE_SET, load_index
+from abaw_jax.data.views import FACE
 from abaw_jax.errors import InputError
+from abaw_jax.evaluation.predictions import load_predictions
 from abaw_jax.models.families import FAMILIES
 from abaw_jax.recipe import Context
-from abaw_jax.stages import finetune, parts, prepare
+from abaw_jax.stages import extract, finetune, parts, prepare
 from abaw_jax.stages.check import check_config, check_prepared
+from abaw_jax.stages.views import predictions_folder
 from abaw_jax.tracks import EXPR, VA
 from abaw_jax.tracks.affectnet import AFFECTNET
 from abaw_jax.training.partition import make_mesh
@@ -57,6 +65,37 @@ def context(tmp_path_factory):
     assert prepare.run(context)["samples"] == 2 * len(EXPRESSIONS)
     check_prepared(context)
     return context
+
+
+def test_its_images_are_a_video_that_files_are_named_by(context):
+    """Nor are they smoothed, or seen by a sequence model."""
+    for split in ("train", "validation"):
+        index = load_index(context.folder("prepare") / "records", split)
+        assert index.videos == (IMAGE_SET,)
+    seen = []
+
+    def predict(params, state, batches):
+        for batch in batches:
+            mean = batch["image"].mean((1, 2, 3), keepdims=True)[..., 0, 0].astype(np.float32)
+            seen.append(mean[batch["mask"]])
+            yield batch, {"features": mean.repeat(512, 1), "probabilities": mean.repeat(8, 1) / 255}
+
+    config = ml_collections.ConfigDict(context.config.to_dict())
+    config.extract.batch_size, config.ensemble.kinds = 4, ("box",)
+    context = dataclasses.replace(context, config=ml_collections.FrozenConfigDict(config))
+    count = extract._extract_split(context, FACE, "validation", predict, {"params": {}}, "encoder")
+    found = load_predictions(predictions_folder(context, FACE) / "validation", EXPR)
+    assert count == len(EXPRESSIONS) and found.keys() == {IMAGE_SET}
+    np.testing.assert_array_equal(found[IMAGE_SET].values[:, :1], np.concatenate(seen) / 255)
+    with pytest.raises(InputError, match="ensemble.kinds: .* images do not follow on one another"):
+        check_prepared(context)
+
+
+def test_a_list_that_is_mended_is_noticed(context):
+    before, path = prepare.inputs(context), pathlib.Path(context.config.corpus.root, "training.csv")
+    os.utime(path, ns=(0, 0))
+    after = prepare.inputs(context)
+    assert before.keys() == after.keys() and before[str(path)] != after[str(path)]
 
 
 def test_eight_expressions_are_learnt_beside_valence_and_arousal(context):

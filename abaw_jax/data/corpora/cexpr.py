@@ -18,7 +18,7 @@ import numpy as np
 
 from abaw_jax.data.corpora import image_folder, rafdb, rafdb_compound, video_folders
 from abaw_jax.data.images import Image, VideoFrame
-from abaw_jax.data.records import IMAGE_SET, Split, Video
+from abaw_jax.data.records import Split, Video
 from abaw_jax.data.video import count_frames
 from abaw_jax.errors import InputError
 from abaw_jax.evaluation.submission import read_example
@@ -54,9 +54,9 @@ def read(
         of basic and single emotions alone; None or '' without.
 
     Returns:
-      Splits train and validation, of one video named `IMAGE_SET` each, and test. The example has
-      one frame more than the decoder finds in some videos and one fewer in others: a video has the
-      example's rows, and of its frames those beyond them are left out.
+      Splits train and validation, an image set each, and test. The example has one frame more than
+      the decoder finds in some videos and one fewer in others: a video has the example's rows, and
+      of its frames those beyond them are left out.
 
     Raises:
       InputError: anything missing, malformed or contradictory; a class without an image.
@@ -68,7 +68,7 @@ def read(
         _check_classes(f"{images}/{raf}", COMPOUNDS, found[raf].videos[0].labels[COMPOUNDS.key])
     if singles:
         found["train"] = _add_singles(found["train"], singles)
-    splits = [_labelled(found[raf]) for raf in SPLITS]
+    splits = [dataclasses.replace(found[raf], name=name) for raf, name in SPLITS.items()]
     if test_example:
         splits.append(_read_test(image_roots, videos, test_example, max_unmatched))
     return splits
@@ -102,12 +102,6 @@ def _add_singles(split: Split, root: str | os.PathLike) -> Split:
     skipped = dict(split.skipped)
     image_folder.add_counts(skipped, found["train"].skipped)
     return image_folder.labelled_set(split.name, paths, labels, skipped)
-
-
-def _labelled(split: Split) -> Split:
-    """A split of RAF-DB under its name here; its images as a video that files can be named by."""
-    videos = [dataclasses.replace(video, name=IMAGE_SET) for video in split.videos]
-    return dataclasses.replace(split, name=SPLITS[split.name], videos=videos)
 
 
 def _read_test(
