@@ -112,7 +112,7 @@ def _clips(config: ConfigDict) -> None:
         loss="pearson",  # paper: 1 - mean Pearson
         output="sigmoid",  # paper
     )
-    config.extract.steps = ConfigDict(dict(sound=1024))  # not published; 20 seconds
+    config.extract.steps = ConfigDict(dict(sound=1024))  # more than 12 seconds have
     # Paper: 0.1 of the face, of Joy 0.4; here searched on validation, of each target.
     config.ensemble.members = ("scores", "sound")
     config.ensemble.kinds = ()
