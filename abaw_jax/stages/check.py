@@ -26,7 +26,6 @@ from abaw_jax.stages.modalities import check_modalities
 from abaw_jax.stages.parts import (
     DTYPES,
     NORMALISATIONS,
-    head_config,
     make_finetune_task,
     make_schedule_optimizer,
     make_sequence_task,
@@ -138,8 +137,6 @@ def check_config(config: Any, mesh: Mesh) -> None:
         with within(f"config.{name}"):
             check_batch(section.batch_size, mesh, section.accumulate)
             make_schedule_optimizer(section, 10 * section.batch_size)
-    with within("config.finetune.head_lr"):
-        make_schedule_optimizer(head_config(config).finetune, 10 * config.finetune.batch_size)
     _check_target(config)
     _check_tracks(config)
     for name, make_task in (("finetune", make_finetune_task), ("sequence", make_sequence_task)):

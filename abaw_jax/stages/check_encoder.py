@@ -77,6 +77,8 @@ def check_frozen(config: Any) -> None:
         raise InputError(
             f"config.finetune.head_epochs: {section.head_epochs}; expected a number of at least 0"
         )
+    if not 0 < section.head_lr < math.inf:
+        raise InputError(f"config.finetune.head_lr: {section.head_lr}; expected a number above 0")
     if section.head_epochs and not trained:
         raise InputError(
             f"config.finetune.head_epochs: {section.head_epochs} on an encoder that nothing has "

@@ -156,6 +156,7 @@ def test_public_weights_are_of_a_family_and_say_what_pixels_they_take(tmp_path):
         (NAME, {"finetune.frozen_blocks": 1}, "nothing has trained; .* or give finetune.start"),
         (NAME, {"finetune.head_epochs": 1.0}, "head_epochs: 1.0 on an encoder that nothing has"),
         (NAME, {"finetune.head_epochs": -1.0}, "head_epochs: -1.0; expected a number of at"),
+        (NAME, {"finetune.head_lr": 0.0}, "head_lr: 0.0; expected a number above 0"),
         ("ddamfn", {"encoder.drop_path": 0.1}, "drop_path: 0.1 with .*'ddamfn'; expected 0"),
         ("mobilefacenet", {}, r"image.size is 8, its own 112; config.image.mean is \(0.485"),
         ("vit", {}, "finetune.pooling: 'none' with config.encoder.family 'vit'; expected one of"),
