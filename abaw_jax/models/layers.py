@@ -135,7 +135,8 @@ def keep_norms(frozen: Callable[[str], bool]) -> AbstractContextManager[None]:
 
     def intercept(call, args, kwargs, context):
         module = context.module
-        if isinstance(module, BatchNorm) and frozen("/".join((*module.path, "scale"))):
+        called = isinstance(module, BatchNorm) and context.method_name == "__call__"
+        if called and frozen("/".join((*module.path, "scale"))):
             kwargs = {**kwargs, "train": False}
         return call(*args, **kwargs)
 

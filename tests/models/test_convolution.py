@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from abaw_jax.models.convolution import ConvNorm, convolve, find_form
+from abaw_jax.models.layers import keep_norms
 
 
 def drawn(seed, *shape):
@@ -71,3 +72,11 @@ def test_a_form_is_passed_on_and_layers_compute_in_their_type():
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     traced = jax.make_jaxpr(model.apply)(variables, x)
     assert traced.out_avals[0].dtype == jnp.bfloat16 and "conv_general_dilated" in str(traced)
+
+
+def test_a_frozen_norm_is_folded_as_elsewhere():
+    model, x = ConvNorm(4, (3, 3), form="grouped"), drawn(0, 2, 5, 5, 3)
+    variables = model.init(jax.random.key(0), x)
+    with keep_norms(lambda path: True):
+        found = model.apply(variables, x)
+    np.testing.assert_array_equal(found, model.apply(variables, x))
