@@ -43,6 +43,10 @@ def evidence(
     return found
 
 
+# Stage -> (folder, name) of what is trained of a model before or after it, if asked for.
+FURTHER = {"finetune": ("head", "head alone"), "sequence": ("collaborate", "second branch")}
+
+
 def histories(context: Context) -> dict[str, dict[str, pathlib.Path]]:
     """Stage that trained -> model of it -> its learning curves."""
     stages = {
@@ -54,9 +58,10 @@ def histories(context: Context) -> dict[str, dict[str, pathlib.Path]]:
     for stage, models in stages.items():
         folder = context.folder(stage)
         files = {m: folder / ("" if m == ALL else m) / "metrics.jsonl" for m in models}
-        if stage == "sequence":
-            second = {m: path.parent / "collaborate" / path.name for m, path in files.items()}
-            files |= {f"{m}, second branch": path for m, path in second.items()}
+        if stage in FURTHER:
+            place, words = FURTHER[stage]
+            more = {m: path.parent / place / path.name for m, path in files.items()}
+            files |= {f"{m}, {words}": path for m, path in more.items()}
         files = {model: path for model, path in files.items() if path.exists()}
         found |= {stage: files} if files else {}
     return found

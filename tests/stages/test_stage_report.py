@@ -133,6 +133,10 @@ def test_learning_curves_of_every_model(make_context):
     view["eyes_mouth"].write_text("")
     views = dataclasses.replace(context, config=ml_collections.FrozenConfigDict(config))
     assert report.histories(views)["finetune"] == tuned | view
+    head = {"eyes_mouth, head alone": view["eyes_mouth"].parent / "head" / "metrics.jsonl"}
+    (path := next(iter(head.values()))).parent.mkdir()
+    path.write_text("")
+    assert report.histories(views)["finetune"] == tuned | view | head
     config.finetune.views = ("face",)
     config.sequence.epochs = 0.0  # whatever an earlier run left there
     frames = dataclasses.replace(context, config=ml_collections.FrozenConfigDict(config))
