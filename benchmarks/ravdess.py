@@ -156,6 +156,7 @@ def predict_network(
     result = train(
         task, make_batches=batches, optimizer=optimizer, steps=settings.steps, mesh=mesh,
         workdir=workdir, seed=0, save_every=settings.steps, label=workdir.name, unit="clips",
+        metadata={"settings": " ".join(repr(settings).split())},
     )  # fmt: skip
     predict = make_predict(task, mesh)
     parts = (batch_of(plain[others[i : i + 60]], labels[others[i : i + 60]])

@@ -1,9 +1,11 @@
 """The benchmark on RAVDESS, on drawn clips in its layout."""
 
+import dataclasses
 import json
 import pathlib
 import wave
 
+import jax
 import numpy as np
 import pytest
 
@@ -35,7 +37,7 @@ def corpus(tmp_path_factory):
                 file.setparams((1, 2, 16000, 0, "NONE", ""))
                 file.writeframes(rng.integers(-900, 900, 4800).astype("<i2").tobytes())
             clips.append(f"01-{rest}")
-            units.append(np.eye(35)[emotion] + rng.normal(0, 0.05, 35))
+            units.append(np.eye(35)[emotion] * rng.normal(1, 0.05))
     order = rng.permutation(len(clips))
     np.savez(
         root / "au_mfcc.npz",
@@ -46,7 +48,16 @@ def corpus(tmp_path_factory):
     return root
 
 
-def test_it_scores_actors_it_was_not_trained_on(script, corpus, tmp_path, capsys):
+def test_it_scores_actors_it_was_not_trained_on(script, corpus, tmp_path, capsys, monkeypatch):
+    rng = np.random.default_rng(0)
+
+    def draw(settings, features, plain, labels, rows, others, workdir, augment=None):
+        assert len(features) == len(plain) == len(labels) == 48
+        assert sorted([*rows, *others]) == list(range(48))
+        return rng.dirichlet(np.ones(8), len(others))
+
+    monkeypatch.setattr(script, "predict_network", draw)
+    monkeypatch.setattr(script, "hear_all", lambda clips, kept: rng.normal(size=(48, 95, 95)))
     options = ["--data", str(corpus), "--workdir", str(tmp_path), "--splits", "2", "--steps", "2"]
     assert script.main(options) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -62,6 +73,48 @@ def test_it_scores_actors_it_was_not_trained_on(script, corpus, tmp_path, capsys
     assert found["face_ridge"]["accuracy"] == 1 > found["sound_ridge"]["accuracy"]
     gap = found["face-less-face_ridge"]
     assert gap["difference"] == round(found["face"]["accuracy"] - 1, 4)
+
+
+def test_a_network_learns_of_training_clips_and_says_what_others_are(script, corpus, tmp_path):
+    clips = script.read_clips(corpus)
+    rows, others = np.arange(24), np.arange(24, 48)
+    units = script.standardise(clips.units, rows)[:, None]
+    labels = np.where(np.arange(48) < 24, clips.labels, 0)
+    model = script.FACE.model.clone(
+        width=32, join=(32,), head_width=16, dropout=0.0, feature_dropout=0.0
+    )
+    settings = dataclasses.replace(script.FACE, model=model, steps=80, lr=1e-2, batch=24)
+    # What is predicted from is not what training alone is shown.
+    shown = np.where(np.arange(48)[:, None, None] < 24, units, np.nan)
+    found = script.predict_network(
+        settings, shown, units, labels, rows, others, tmp_path, lambda part, rng: part
+    )
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(found.argmax(axis=1), clips.labels[others])
+    # Of other settings than those that a folder's training began with.
+    with pytest.raises(script.InputError, match="another workdir"):
+        longer = dataclasses.replace(settings, steps=90)
+        script.predict_network(longer, shown, units, labels, rows, others, tmp_path)
+
+
+def test_the_sound_of_clips_and_what_training_hears(script, corpus, tmp_path, monkeypatch):
+    clips = script.read_clips(corpus)
+    two = dataclasses.replace(clips, names=clips.names[:2], files=clips.files[:2])
+    heard = script.hear_all(two, tmp_path / "sound.npz")
+    assert heard.shape == (2, 95, 95) and np.isfinite(heard).all() and heard.std() > 0
+    monkeypatch.setattr("ravdess_clips.hear", None)  # what is kept is not heard again
+    np.testing.assert_array_equal(script.hear_all(two, tmp_path / "sound.npz"), heard)
+    first, again, other = (
+        script.disturb(np.ones((2, 95, 95)), np.random.default_rng(seed)) for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any() and (first == 0).any()
+    rest = first[..., 64:]
+    assert ((rest == 0) | (abs(rest - 1) <= 0.1)).all()
+    model = script.HEARD.model
+    mask = np.ones(first.shape[:2], bool)
+    outputs, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), first, mask)
+    assert outputs.shape == (2, 75, 8)
 
 
 def test_no_actor_lies_on_both_sides_of_a_split(script, corpus):
