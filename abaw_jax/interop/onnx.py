@@ -5,6 +5,7 @@ the file; its inputs and outputs have the names of the prediction's arrays, `ima
 one alone.
 """
 
+import collections
 import contextlib
 import importlib
 import logging
@@ -85,11 +86,42 @@ def _convert(function: Callable, variables: Any, inputs: Any) -> bytes:
             input_names=names,
             output_names=outputs,
         )
+    _join_prelus(model.graph)
     if model.ByteSize() >= MOST:
         raise ValueError(f"{model.ByteSize()} bytes; a file holds less than {MOST}")
     program = model.SerializeToString()
     load_onnx(program)
     return program
+
+
+def _join_prelus(graph: Any) -> None:
+    """x if x >= 0 else slope x, as `models.convolution.PReLU` comes, as the one operation for it.
+
+    For eight images of a MobileFaceNet ONNX Runtime takes two thirds of the time: its Where alone
+    goes over the map several times.
+    """
+    to_array = importlib.import_module("onnx.numpy_helper").to_array
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    made = {name: node for node in graph.node for name in node.output}
+    uses = collections.Counter(name for node in graph.node for name in node.input)
+    for node in list(graph.node):
+        if node.op_type != "Where":
+            continue
+        x, test, product = node.input[1], made.get(node.input[0]), made.get(node.input[2])
+        if not (test and test.op_type == "GreaterOrEqual" and test.input[0] == x):
+            continue
+        if not (product and product.op_type == "Mul" and x in product.input):
+            continue
+        bound = constants.get(test.input[1])
+        slope = product.input[0 if product.input[1] == x else 1]
+        if bound is None or to_array(bound).any() or slope not in constants:
+            continue
+        node.op_type = "PRelu"
+        del node.input[:]
+        node.input.extend([x, slope])
+        for part in (test, product):
+            if uses[part.output[0]] == 1:
+                graph.node.remove(part)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ ONNX Runtime gives what JAX gives."""
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_models import CONFIGS, small_inputs, small_model
@@ -41,6 +42,12 @@ def onnx_test(function):
     for mark in with_packages:
         function = mark(function)
     return function
+
+
+def read_nodes(made):
+    import onnx as package
+
+    return list(package.load_from_string(made.program).graph.node)
 
 
 @pytest.fixture
@@ -104,17 +111,45 @@ def test_every_convolutional_encoder(packages, name):
     for count in (1, 3):
         found = predict(images[:count])["features"]
         np.testing.assert_allclose(found, expected[:count], atol=1e-5 * np.abs(expected).max())
-    # The one operation, not the shifted form's products.
-    import onnx as package
-
+    # The one operation, not the shifted form's products, and not three for a PReLU.
+    nodes = read_nodes(made)
+    operations = {node.op_type for node in nodes}
+    assert ("PRelu" in operations) == (name in ("mobilefacenet", "ddamfn"))
+    assert "Where" not in operations
     convolutions = [
         attribute.i
-        for node in package.load_from_string(made.program).graph.node
+        for node in nodes
         if node.op_type == "Conv"
         for attribute in node.attribute
         if attribute.name == "group"
     ]
     assert max(convolutions) > 1
+
+
+PRELUS = {
+    "a prelu": (True, lambda x, slope: jnp.where(x >= 0, x, slope * x)),
+    "another bound": (False, lambda x, slope: jnp.where(x >= 1, x, slope * x)),
+    "another product": (False, lambda x, slope: jnp.where(x >= 0, x, slope * x[:, ::-1])),
+    "the other way": (False, lambda x, slope: jnp.where(x >= 0, slope * x, x)),
+    "of two uses": (True, lambda x, slope: jnp.where(x >= 0, x, slope * x) + (slope * x)),
+}
+
+
+@onnx_test
+@pytest.mark.parametrize("name", PRELUS)
+def test_a_prelu_and_nothing_else_is_joined(packages, name):
+    joined, compute = PRELUS[name]
+    slope = np.array([0.5, -1.0, 2.0], np.float32)
+
+    def make_inputs(count):
+        return jax.ShapeDtypeStruct((count, 3), np.float32)
+
+    made = onnx.make_onnx(
+        lambda s, x: {"out": compute(x, s["slope"])}, {"slope": slope}, make_inputs, name
+    )
+    assert ("PRelu" in {node.op_type for node in read_nodes(made)}) == joined
+    x = np.array([[-2, 0, 2], [3, -3, 0.5]], np.float32)
+    np.testing.assert_allclose(onnx.load_onnx(made.program)(x)["out"], compute(x, slope), rtol=1e-6)
 
 
 @onnx_test
