@@ -189,8 +189,11 @@ class Conv(nn.Module):
         init = nn.initializers.variance_scaling(2.0 * self.groups, "fan_out", "normal")
         shape = (*self.kernel_size, x.shape[-1] // self.groups, self.width)
         kernel = self.param("kernel", init, shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.width,)) if self.bias else None
         if fold:
-            kernel = kernel * fold[0]
+            factor, shift = fold
+            kernel = kernel * factor
+            bias = shift if bias is None else bias * factor + shift
         p, q = self.kernel_size
         out = convolve(
             jnp.asarray(x, self.dtype),
@@ -200,11 +203,7 @@ class Conv(nn.Module):
             groups=self.groups,
             form=self.form,
         )
-        if fold:
-            out = out + fold[1].astype(self.dtype)
-        if self.bias:
-            out = out + self.param("bias", nn.initializers.zeros, (self.width,)).astype(self.dtype)
-        return out
+        return out if bias is None else out + bias.astype(self.dtype)
 
 
 class PReLU(nn.Module):

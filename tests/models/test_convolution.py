@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from abaw_jax.models.convolution import ConvNorm, convolve, find_form
+from abaw_jax.models.convolution import Conv, ConvNorm, convolve, find_form
 from abaw_jax.models.layers import keep_norms
 
 
@@ -72,6 +72,14 @@ def test_a_form_is_passed_on_and_layers_compute_in_their_type():
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     traced = jax.make_jaxpr(model.apply)(variables, x)
     assert traced.out_avals[0].dtype == jnp.bfloat16 and "conv_general_dilated" in str(traced)
+
+
+def test_a_norm_done_with_a_convolution_scales_its_bias_too():
+    conv, x = Conv(3, bias=True), drawn(0, 1, 2, 2, 4)
+    variables = {"params": {"kernel": drawn(1, 1, 1, 4, 3), "bias": drawn(2, 3)}}
+    factor, shift = jnp.asarray(drawn(3, 3)), jnp.asarray(drawn(4, 3))
+    expected = conv.apply(variables, x) * factor + shift
+    np.testing.assert_allclose(conv.apply(variables, x, (factor, shift)), expected, atol=1e-5)
 
 
 def test_a_frozen_norm_is_folded_as_elsewhere():
