@@ -88,7 +88,16 @@ def _publish_own(
         takes, make_inputs = architecture.inputs, partial(_images, own.image_size)
     if form != "archive" and takes != "image":
         raise InputError(f"{model}: programs are written of models of images alone; take archive")
-    onnx = make_onnx(function, variables, make_inputs, model) if form == "onnx" else None
+    record: dict[str, Any] = {"form": form}
+    if form == "onnx":
+        onnx = make_onnx(function, variables, make_inputs, model)
+        inputs = make_inputs(onnx.examples or EXAMPLES)
+        record["parity"] = _parity(
+            {"jax": own, "onnxruntime": load_onnx(onnx.program)}, inputs, model
+        )
+        record["examples"] = onnx.examples
+        with atomic_write(folder / PROGRAM) as file:
+            file.write(onnx.program)
     if takes == "tokens":
         copy_tokenizer(model, folder)
     with atomic_write(folder / "README.md", "w") as file:
@@ -96,18 +105,10 @@ def _publish_own(
     if (model / ASIDE).is_file():
         save_tensors(folder / ASIDE, read_source(model / ASIDE).tensors)
     save_model(folder, variables, config)
-    record: dict[str, Any] = {"form": form}
     if form == "stablehlo":
         save_program(folder, function, variables, make_inputs)
         programs = {"stablehlo": load_program(folder)}
         record["parity"] = _parity({"jax": own, **programs}, make_inputs(EXAMPLES), folder)
-    elif onnx:
-        with atomic_write(folder / PROGRAM) as file:
-            file.write(onnx.program)
-        programs = {"onnxruntime": load_onnx(folder / PROGRAM)}
-        inputs = make_inputs(onnx.examples or EXAMPLES)
-        record["parity"] = _parity({"jax": own, **programs}, inputs, folder)
-        record["examples"] = onnx.examples
     return {**record, "files": _files(folder)}
 
 

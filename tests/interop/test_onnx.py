@@ -11,7 +11,7 @@ from small_models import CONFIGS, small_inputs, small_model
 
 from abaw_jax import export as command
 from abaw_jax.errors import InputError
-from abaw_jax.interop import onnx
+from abaw_jax.interop import onnx, publish
 from abaw_jax.interop.archive import save_model
 from abaw_jax.interop.export import example_inputs, make_prediction
 from abaw_jax.models import ddamfn, efficientnet, mobilefacenet, mobilevit
@@ -165,6 +165,16 @@ def test_the_command_prints_how_near_and_how_fast(packages, tmp_path, capsys):
     first, second = json.loads(record)["parity"]
     assert first["difference"] == 0 < second["difference"] < 1e-5
     assert str(tmp_path).encode() not in (tmp_path / "out/model.onnx").read_bytes()
+
+
+@onnx_test
+def test_of_a_file_that_differs_nothing_is_written(packages, tmp_path, monkeypatch):
+    _, variables, config = small_model("sequence")
+    save_model(tmp_path / "model", variables, config)
+    monkeypatch.setitem(publish.TOLERANCES, "onnxruntime", 0.0)
+    with pytest.raises(RuntimeError, match="onnxruntime differs from the model by"):
+        publish.publish(tmp_path / "model", tmp_path / "out", "onnx")
+    assert not (tmp_path / "out").exists()
 
 
 @onnx_test
