@@ -11,9 +11,9 @@ head learns first, and then everything. --config.finetune.head_epochs=0 starts f
 its eight logits, in AffectNet's order, valence and arousal.
 
 The argument names a family of abaw_jax/models/families.py; efficientnet_b0 is the default, and
-efficientnet_small, for faces of 48 pixels, none of the paper's. Both layouts of AffectNet are read
-(docs/data.md). The score is EXPR's macro F1, in which Other has no example and counts as 0, so
-that it is at most .875.
+efficientnet_small and _tiny, for faces of 48 pixels, are none of the paper's. Both layouts of
+AffectNet are read (docs/data.md). The score is EXPR's macro F1, in which Other has no example and
+counts as 0, so that it is at most .875.
 
 Origins of values: paper, code (its authors'), or not published: chosen here.
 """
@@ -34,6 +34,7 @@ IMAGES = {
     "mobilefacenet": dict(size=112, **HALF),
     "ddamfn": dict(size=112, **IMAGENET),
     "efficientnet_small": dict(size=48, **IMAGENET),
+    "efficientnet_tiny": dict(size=48, **IMAGENET),
 }
 
 

@@ -203,9 +203,9 @@ def sections(track: str, system: str, scale: str) -> ConfigDict:
     ))  # fmt: skip
     config.encoder = ConfigDict(dict(
         # Or a convolutional one, as `abaw_jax/models/families.py` names them: efficientnet_b0,
-        # efficientnet_b2, efficientnet_small, mobilevit_s, mobilefacenet, ddamfn. Of what follows
-        # only dtype is theirs, and drop_path but for the last two, which want 0. They pool by
-        # themselves (finetune.pooling "none") and there is no pre-training (pretrain.epochs 0).
+        # or b2, small or tiny, mobilevit_s, mobilefacenet, ddamfn. Of what follows only dtype is
+        # theirs, and drop_path but for the last two, which want 0. They pool by themselves
+        # (finetune.pooling "none") and there is no pre-training (pretrain.epochs 0).
         family="vit",
         patch_size=8,
         width=128,

@@ -36,8 +36,11 @@ def _efficientnet(size: str) -> Family:
     return Family(make, len(efficientnet.STAGES), True, efficientnet.PIXELS[size], public)
 
 
-def _small(**given) -> nn.Module:
-    return efficientnet.EfficientNet(**efficientnet.SMALL, **given)
+def _own(sizes: dict) -> Family:
+    def make(**given) -> nn.Module:
+        return efficientnet.EfficientNet(**sizes, **given)
+
+    return Family(make, len(sizes["stages"]), True)
 
 
 def _mobilevit(size: str) -> Family:
@@ -52,7 +55,8 @@ def _mobilevit(size: str) -> Family:
 FAMILIES = {
     "efficientnet_b0": _efficientnet("B0"),
     "efficientnet_b2": _efficientnet("B2"),
-    "efficientnet_small": Family(_small, len(efficientnet.SMALL["stages"]), True),
+    "efficientnet_small": _own(efficientnet.SMALL),
+    "efficientnet_tiny": _own(efficientnet.TINY),
     "mobilevit_s": _mobilevit("S"),
     "mobilefacenet": Family(
         mobilefacenet.MobileFaceNet,

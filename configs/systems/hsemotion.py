@@ -120,7 +120,7 @@ def _clips(config: ConfigDict) -> None:
 
 def demo(config: ConfigDict) -> None:
     """The demo's sizes; not tuned. The encoder is trained from nothing on the drawn crops."""
-    _encoder(config, "efficientnet_small")
+    _encoder(config, "efficientnet_tiny")
     _heads(config)
     if config.track == "ce":
         return
@@ -135,7 +135,7 @@ def demo(config: ConfigDict) -> None:
 
 def tiny(config: ConfigDict) -> None:
     """Seconds; for tests."""
-    _encoder(config, "efficientnet_small")
+    _encoder(config, "efficientnet_tiny")
     _heads(config)
     if config.track == "ce":
         return
