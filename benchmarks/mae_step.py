@@ -18,17 +18,18 @@ interpreter with torch and transformers where this one has none; without a peer,
 """
 
 import argparse
-import json
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 
 import steps
 
 # From a checkout, without being installed.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-# image, patch, batch, (width, depth, heads) of encoder and decoder.
+# Of encoder and decoder width, depth, heads.
+FIELDS = ("image", "patch", "batch_size", "encoder", "decoder")
 CASES = {
     "Ti": (224, 16, 8, (192, 12, 3), (512, 8, 16)),
     "S": (224, 16, 8, (384, 12, 6), (512, 8, 16)),
@@ -45,26 +46,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=CASES, default=["Ti", "S", "B"])
     parser.add_argument("--small", action="store_true", help=f"the sizes {', '.join(SMALL)}")
-    steps.add_options(parser, steps=8)
-    args = parser.parse_args()
-    if args.worker:
-        worker = {"ours": time_ours, "peer": time_peer}[args.worker]
-        print(json.dumps(worker(CASES[args.sizes[0]], args.steps)))
-        return
+    workers = {"ours": time_ours, "peer": time_peer}
+    steps.main(__file__, parser, make_cases, workers, steps=8, unit="images/s")
+
+
+def make_cases(args: argparse.Namespace) -> Iterator[steps.Case]:
+    peer = "transformers ViTMAEForPreTraining + torch.optim.AdamW"
     for size in SMALL if args.small else args.sizes:
-        line = steps.compare(
-            __file__,
-            f"mae-step-{size}",
-            "transformers ViTMAEForPreTraining + torch.optim.AdamW",
-            CASES[size][2],
-            ["--sizes", size],
-            args,
-            unit="images/s",
-        )
-        print(json.dumps(line), flush=True)
+        settings = dict(zip(FIELDS, CASES[size], strict=True))
+        yield steps.Case(f"mae-step-{size}", peer, settings["batch_size"], settings)
 
 
-def time_ours(case: tuple, count: int) -> dict:
+def time_ours(settings: dict, count: int) -> dict:
     import numpy as np
 
     from abaw_jax.models.mae import MAE
@@ -73,7 +66,7 @@ def time_ours(case: tuple, count: int) -> dict:
     from abaw_jax.tasks.task import normalise_by_channel
     from abaw_jax.training.optim import make_optimizer
 
-    image, patch, batch_size, encoder, decoder = case
+    image, patch, batch_size, encoder, decoder = (settings[name] for name in FIELDS)
     model = MAE(ViT(image, patch, *encoder), *decoder)
     normalise = normalise_by_channel((0.5,) * 3, (0.25,) * 3)
     task = make_reconstruct_task(model, normalise=normalise)
@@ -85,11 +78,11 @@ def time_ours(case: tuple, count: int) -> dict:
     return steps.time_steps(step, batch_size, count) | figures
 
 
-def time_peer(case: tuple, count: int) -> dict:
+def time_peer(settings: dict, count: int) -> dict:
     import torch
     from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-    image, patch, batch_size, encoder, decoder = case
+    image, patch, batch_size, encoder, decoder = (settings[name] for name in FIELDS)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(0)
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads")

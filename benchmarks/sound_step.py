@@ -15,11 +15,11 @@ null and `reason` says why.
 """
 
 import argparse
-import json
 import os
 import pathlib
 import sys
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import steps
@@ -43,24 +43,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     cases = [name for name in CASES if name != "tiny"]
     parser.add_argument("--cases", nargs="+", choices=CASES, default=cases)
-    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
-    steps.add_options(parser, steps=3)
-    args = parser.parse_args()
-    if args.worker:
-        worker = {"ours": time_ours, "peer": time_peer}[args.worker]
-        print(json.dumps(worker(*CASES[args.case], args.steps)))
-        return
+    workers = {"ours": time_ours, "peer": time_peer}
+    steps.main(__file__, parser, make_cases, workers, steps=3, unit="seconds of sound/s")
+
+
+def make_cases(args: argparse.Namespace) -> Iterator[steps.Case]:
     for name in args.cases:
-        line = steps.compare(
-            __file__,
-            f"sound-step-{name}",
-            "transformers",
-            CASES[name][1],
-            ["--case", name],
-            args,
-            unit="seconds of sound/s",
-        )
-        print(json.dumps(line), flush=True)
+        fields, seconds, block = CASES[name]
+        settings = {"fields": fields, "seconds": seconds, "block": block}
+        yield steps.Case(f"sound-step-{name}", "transformers", seconds, settings)
 
 
 def make_sound(seconds: int) -> np.ndarray:
@@ -68,12 +59,13 @@ def make_sound(seconds: int) -> np.ndarray:
     return rng.integers(-8000, 8000, seconds * RATE).astype(np.int16)
 
 
-def time_ours(fields: dict, seconds: int, block: int | None, count: int) -> dict:
+def time_ours(settings: dict, count: int) -> dict:
     import jax
 
     from abaw_jax.models.wav2vec2 import Wav2Vec2, count_frames, encode_long
 
-    model, samples = Wav2Vec2(**fields), make_sound(seconds)
+    seconds, block = settings["seconds"], settings["block"]
+    model, samples = Wav2Vec2(**settings["fields"]), make_sound(seconds)
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 400), np.float32))
     rng = np.random.default_rng(0)
     params = jax.tree.map(
@@ -94,10 +86,11 @@ def time_ours(fields: dict, seconds: int, block: int | None, count: int) -> dict
     return figures | {"versions": names}
 
 
-def time_peer(fields: dict, seconds: int, block: int | None, count: int) -> dict:
+def time_peer(settings: dict, count: int) -> dict:
     import torch
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+    fields, seconds = settings["fields"], settings["seconds"]
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     width = fields["width"]
     config = Wav2Vec2Config(
