@@ -86,7 +86,7 @@ class SqueezeExcite(nn.Module):
     @nn.compact
     def __call__(self, x: Float[AnyArray, "B H W D"]) -> Float[jax.Array, "B H W D"]:
         conv = partial(Conv, bias=True, form=self.form, dtype=self.dtype)
-        means = x.mean((1, 2), keepdims=True)
+        means = jnp.mean(x, (1, 2), keepdims=True)  # x.mean is no one operation in ONNX
         gate = jax.nn.silu(conv(self.reduced, name="reduce")(means))
         return x * jax.nn.sigmoid(conv(x.shape[-1], name="expand")(gate))
 
@@ -196,4 +196,4 @@ class EfficientNet(nn.Module):
             x = StageBlocks(stage, rates, self.form, self.dtype, name=f"blocks_{i}")(x, train=train)
             before += stage.blocks
         x = conv(self.width, name="last")(x, train=train)
-        return x.astype(jnp.float32).mean((1, 2))
+        return jnp.mean(x.astype(jnp.float32), (1, 2))
